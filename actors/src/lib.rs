@@ -1,0 +1,6 @@
+//! bulkhead-actors: shells that drive the core's machines, their supervisor, and the log adapters.
+//!
+//! Never parses configuration, serves HTTP or knows a concrete step.
+
+pub mod log;
+pub mod step;

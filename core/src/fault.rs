@@ -1,0 +1,55 @@
+//! Why work failed, and whose fault it was: the class decides what happens next. Never decides it itself.
+
+use std::fmt;
+
+/// Whose fault a failure is (DESIGN §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultClass {
+    /// The world's: it may pass. The same batch is tried again after a backoff, order kept.
+    Transient,
+    /// The record's: it will fail again. It becomes a dead letter.
+    Poison,
+    /// The stage's: it cannot go on. It exits and its supervisor decides.
+    Fatal,
+}
+
+impl FaultClass {
+    /// The name in headers, metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Poison => "poison",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
+/// A failure: its class, a code for machines and a message for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Fault {
+    /// Whose fault it is.
+    pub class: FaultClass,
+    /// A stable `snake_case` word that names the kind of failure, e.g. `undecodable_image`.
+    pub code: &'static str,
+    /// What happened, for a person; no secrets.
+    pub message: String,
+}
+
+impl Fault {
+    /// A failure that may pass.
+    pub fn transient(code: &'static str, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Transient, code, message: message.to_string() }
+    }
+
+    /// A failure of the record itself.
+    pub fn poison(code: &'static str, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Poison, code, message: message.to_string() }
+    }
+
+    /// A failure of the stage itself.
+    pub fn fatal(code: &'static str, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Fatal, code, message: message.to_string() }
+    }
+}

@@ -1,0 +1,73 @@
+//! A record: what a log stores and what steps work on. Never copies its bytes when it is cloned.
+
+use crate::ids::Offset;
+use crate::time::WallMs;
+use bytes::Bytes;
+
+/// Headers that start with this are the engine's own and are stripped from what clients send.
+pub const RESERVED_PREFIX: &str = "__bulkhead.";
+/// The header that carries a record's id (its job id, where a gateway accepted it).
+pub const ID_HEADER: &str = "__bulkhead.id";
+/// The header that carries a record's round, a UTF-8 decimal number.
+pub const ROUND_HEADER: &str = "__bulkhead.round";
+
+/// One named value beside a record's key and value. Names may repeat, as in Kafka.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The name, UTF-8.
+    pub name: Bytes,
+    /// The value, any bytes.
+    pub value: Bytes,
+}
+
+impl Header {
+    /// A header from text.
+    #[must_use]
+    pub fn new(name: &str, value: impl Into<Bytes>) -> Self {
+        Self { name: Bytes::copy_from_slice(name.as_bytes()), value: value.into() }
+    }
+}
+
+/// A record that is to be produced, or the content of one that was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// What its partition is chosen by; `None` where it does not matter.
+    pub key: Option<Bytes>,
+    /// The payload; `None` is Kafka's tombstone.
+    pub value: Option<Bytes>,
+    /// Headers in the order in which they were added.
+    pub headers: Vec<Header>,
+    /// When it was created.
+    pub timestamp: WallMs,
+}
+
+impl Record {
+    /// The last header of this name, as Kafka's `lastHeader`.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&Bytes> {
+        self.headers.iter().rev().find(|h| h.name == name.as_bytes()).map(|h| &h.value)
+    }
+
+    /// The payload, empty for a tombstone.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.value.as_deref().unwrap_or_default()
+    }
+
+    /// Bytes that this record takes on the wire, within a few bytes a header: key, value, headers and framing
+    /// (21 bytes is the most that a v2 record's own varints take, `DefaultRecord.MAX_RECORD_OVERHEAD` in Kafka).
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|h| h.name.len() + h.value.len() + 4).sum();
+        self.key.as_ref().map_or(0, Bytes::len) + self.payload().len() + headers + 21
+    }
+}
+
+/// A record as it was read: its content and where it lay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceRecord {
+    /// Where it lies in its partition.
+    pub offset: Offset,
+    /// What it holds.
+    pub record: Record,
+}
