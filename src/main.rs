@@ -1,2 +1,3 @@
-//! bulkhead.
+//! bulkhead's entry point. Never holds logic: the library does.
+
 fn main() {}
