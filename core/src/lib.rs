@@ -6,6 +6,8 @@
 pub mod batch;
 pub mod fault;
 pub mod ids;
+pub mod job_id;
+pub mod jobs;
 pub mod machine;
 pub mod record;
 pub mod time;

@@ -11,6 +11,9 @@ pub const ID_HEADER: &str = "__bulkhead.id";
 /// The header that carries a record's round, a UTF-8 decimal number.
 pub const ROUND_HEADER: &str = "__bulkhead.round";
 
+/// The header that carries when a gateway accepted the record, Unix milliseconds as a UTF-8 decimal number.
+pub const ACCEPTED_HEADER: &str = "__bulkhead.accepted";
+
 /// One named value beside a record's key and value. Names may repeat, as in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
