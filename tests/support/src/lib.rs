@@ -1,0 +1,11 @@
+//! What bulkhead's tests share: a real Kafka broker and the daemon as child processes, and readers for the auditor.
+//! Never names the engine: it sees what a user of the daemon sees.
+#![allow(clippy::missing_panics_doc, reason = "a broken set-up ends the test, with a message")]
+
+pub mod groups;
+mod java;
+pub mod kafka;
+mod ports;
+pub mod process;
+mod scratch;
+pub mod topics;
