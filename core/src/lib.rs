@@ -4,11 +4,20 @@
 //! arguments, what is to be done is a returned effect. So every interleaving can be simulated from a seed.
 
 pub mod batch;
+pub mod cut;
 pub mod fault;
 pub mod ids;
 pub mod job_id;
 pub mod jobs;
+pub mod lane;
+pub mod link;
 pub mod machine;
+pub mod partition;
 pub mod record;
+pub mod retry;
+pub mod source;
+pub mod stage;
 pub mod time;
+pub mod trial;
 pub mod verdict;
+pub mod watermark;
