@@ -3,4 +3,6 @@
 //! Never parses configuration, serves HTTP or knows a concrete step.
 
 pub mod log;
+pub mod metrics;
+pub mod results;
 pub mod step;
