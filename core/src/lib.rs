@@ -3,6 +3,7 @@
 //! Nothing here performs I/O, reads a clock, starts a thread or draws a random number: time and randomness are
 //! arguments, what is to be done is a returned effect. So every interleaving can be simulated from a seed.
 
+pub mod audit;
 pub mod batch;
 pub mod cut;
 pub mod fault;
