@@ -1,0 +1,250 @@
+//! `bulkhead.toml`: what belongs to the process and not to one pipeline. Never opens, binds or connects anything.
+
+use super::secret::Secret;
+use super::text::Name;
+use super::units::{Period, Size};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The daemon: its addresses, its data directory, its log and its limits. Every key has a default; the file may be absent.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Daemon {
+    /// The version of this format.
+    #[schemars(range(min = 1, max = 1))]
+    #[serde(default = "super::version")]
+    pub version: u32,
+    /// What tells this daemon from others of the same pipelines; part of `transactional.id`, so it must be stable across
+    /// restarts and unique at any time. Absent: drawn once and kept in the data directory. Flag: `--instance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Name>,
+    /// Where the daemon keeps its files.
+    #[serde(default)]
+    pub data: Data,
+    /// The port for traffic.
+    #[serde(default)]
+    pub http: Http,
+    /// The port for operators: health, metrics, `/actors`.
+    #[serde(default)]
+    pub admin: Admin,
+    /// The Kafka cluster. Without brokers the daemon runs on its embedded log, which is for one machine.
+    #[serde(default)]
+    pub kafka: Kafka,
+    /// What is logged, and where.
+    #[serde(default)]
+    pub log: Log,
+    /// The store that answers for jobs.
+    #[serde(default)]
+    pub jobs: Jobs,
+    /// Limits of the whole process.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Where the daemon keeps its files.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// The data directory: caches, the embedded log, the generated secret, `bulkhead.log`. It is locked while the daemon
+    /// runs. A relative path starts at the working directory. Flag: `--data`.
+    pub dir: PathBuf,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self { dir: PathBuf::from("data") }
+    }
+}
+
+/// The port for traffic.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    /// Address and port; port 0 takes a free one. Flag: `--listen`.
+    #[schemars(with = "String", extend("format" = "address"))]
+    pub listen: SocketAddr,
+    /// The largest request body that is accepted, where a route sets no other.
+    pub body_max: Size,
+    /// How long a client may take to send a request, and how long an idle connection stays open.
+    pub timeout: Period,
+    /// How many requests are worked on at once; more are answered with 503 and `Retry-After`.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub requests_max: u32,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            body_max: Size::mib(16),
+            timeout: Period::secs(30),
+            requests_max: 1_024,
+        }
+    }
+}
+
+/// The port for operators.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port; it has no authentication, so the default is loopback. Flag: `--admin`.
+    #[schemars(with = "String", extend("format" = "address"))]
+    pub listen: SocketAddr,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9090)) }
+    }
+}
+
+/// The Kafka cluster.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kafka {
+    /// `host:port` of some of the cluster's brokers. Empty: no Kafka, the embedded log. Flag: `--kafka`.
+    #[schemars(extend("format" = "brokers"))]
+    pub brokers: String,
+    /// How long a silent member stays in its group. A pipeline's `drain` must be below half of it.
+    pub session_timeout: Period,
+    /// After how long the broker aborts a transaction that nobody ends.
+    pub transaction_timeout: Period,
+    /// How many replicas a topic gets that the daemon creates.
+    #[schemars(range(min = 1, max = 32_767))]
+    pub replicas: i32,
+    /// librdkafka's own properties for every client, e.g. `"security.protocol" = "SASL_SSL"`. Those that the daemon's guarantees
+    /// rest on are refused by name. A password comes from `"file:PATH"` or a `"${VARIABLE}"`.
+    pub properties: BTreeMap<String, Property>,
+}
+
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: String::new(),
+            session_timeout: Period::secs(10),
+            transaction_timeout: Period::secs(15),
+            replicas: 1,
+            properties: BTreeMap::new(),
+        }
+    }
+}
+
+/// The value of a librdkafka property; a number or a truth value becomes its text. Its `Debug` is hidden, as it may be a password.
+#[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct Property(pub String);
+
+impl fmt::Debug for Property {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Property(hidden)")
+    }
+}
+
+impl JsonSchema for Property {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Property".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "integer", "boolean"] })
+    }
+}
+
+/// What is logged, and where. Payloads never are.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// What is logged: a level, or levels by module as in `"info,bulkhead_actors=debug"`. Flag: `--log-level`.
+    #[schemars(extend("format" = "log-filter"))]
+    pub level: String,
+    /// How the console's lines look; the file's are always JSON. Flag: `--log-format`.
+    pub format: LogFormat,
+    /// The file `bulkhead.log` in the data directory.
+    pub file: LogFile,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Human, file: LogFile::default() }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One line a message, for people.
+    Human,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// The rotating log file: `bulkhead.log` is written, `bulkhead.log.1` is the one before it, and so on.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogFile {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// The size at which a new file begins.
+    pub bytes_max: Size,
+    /// How many files are kept, the one being written included.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub files_max: u32,
+    /// How many lines wait to be written; further ones are dropped and counted, so that a slow disk stops nobody.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub lines_waiting_max: u32,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { enabled: true, bytes_max: Size::mib(64), files_max: 5, lines_waiting_max: 64_000 }
+    }
+}
+
+/// The store that answers for jobs, rebuilt from the topics.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// What job ids are authenticated with: the same on every gateway. `"file:PATH"` or `"${VARIABLE}"`, at least 16 bytes. Absent: drawn
+    /// once and kept in the data directory, which is enough for one daemon.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Secret>,
+    /// How many jobs are kept; at the limit the oldest leaves.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub jobs_max: u32,
+    /// How many bytes of results are kept in memory; at the limit the oldest leaves.
+    pub bytes_max: Size,
+    /// How long a job is kept.
+    pub ttl: Period,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { secret: None, jobs_max: 1_000_000, bytes_max: Size::mib(256), ttl: Period::secs(24 * 3_600) }
+    }
+}
+
+/// Limits of the whole process.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// How long SIGTERM may take to finish what is in flight; then the rest is left to the next start.
+    pub drain: Period,
+    /// How many threads that hang in native code may be left behind before the process exits.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub abandoned_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { drain: Period::secs(30), abandoned_max: 8 }
+    }
+}

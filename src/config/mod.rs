@@ -1,0 +1,139 @@
+//! The configuration: files, read and checked once at start, every problem told at once. What leaves here is valid;
+//! nobody behind it parses or defaults anything. Never connects to anything.
+
+pub mod daemon;
+pub mod pipeline;
+pub mod route;
+pub mod secret;
+pub mod text;
+pub mod units;
+
+use bulkhead_actors::log::Delivery;
+use pipeline::{Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, PipelineFile, Restart, Stage};
+use std::path::PathBuf;
+
+/// The version of the format.
+pub const VERSION: u32 = 1;
+
+const fn version() -> u32 {
+    VERSION
+}
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its directory; relative paths of steps start there.
+    pub dir: PathBuf,
+    /// What belongs to the process.
+    pub daemon: daemon::Daemon,
+    /// The pipelines, by file name.
+    pub pipelines: Vec<Pipeline>,
+}
+
+/// A checked pipeline: what a file may leave out is filled in.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Its name; no other pipeline has it.
+    pub name: text::Name,
+    /// What is promised where the process dies.
+    pub delivery: Delivery,
+    /// Where records come from.
+    pub source: Source,
+    /// Which records are the same one, come again.
+    pub ledger: Option<Ledger>,
+    /// Where results go.
+    pub output: Output,
+    /// Where records go that cannot be processed.
+    pub dlq: Dlq,
+    /// How records are cut into batches.
+    pub batch: Batch,
+    /// How much of a partition may be unsettled at once.
+    pub in_flight: InFlight,
+    /// How results are committed.
+    pub lane: Lane,
+    /// How long a partition that is taken away may take to finish what is in flight.
+    pub drain: units::Period,
+    /// The restart budget of its supervisor.
+    pub restart: Restart,
+    /// How long it rests once it has failed.
+    pub failed_retry: units::Period,
+    /// What its failure means for the process.
+    pub on_failure: OnFailure,
+    /// Its stages in order, at least one.
+    pub stages: Vec<Stage>,
+    /// Its routes.
+    pub routes: Vec<route::Route>,
+}
+
+/// Where a pipeline's records come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The topic.
+    pub topic: text::Topic,
+    /// How many partitions it must have.
+    pub partitions: i32,
+    /// The consumer group.
+    pub group: text::Topic,
+    /// What to do where the log's start has passed the position.
+    pub on_gap: OnGap,
+}
+
+/// Where a pipeline's dead letters go.
+#[derive(Clone, Debug)]
+pub struct Dlq {
+    /// The topic.
+    pub topic: text::Topic,
+    /// When too many of them stop the pipeline.
+    pub stop_above: pipeline::StopAbove,
+}
+
+impl Pipeline {
+    /// The topic of its ledger's segments.
+    #[must_use]
+    pub fn ledger_topic(&self) -> String {
+        format!("{}.ledger", self.name)
+    }
+
+    /// Fills in what the file left out. The file was checked.
+    fn resolve(file: PipelineFile, http: &daemon::Http) -> Self {
+        let section = file.pipeline;
+        let name = section.name;
+        let source = Source {
+            group: section.source.group.unwrap_or_else(|| text::Topic(name.0.clone())),
+            topic: section.source.topic,
+            partitions: section.source.partitions,
+            on_gap: section.source.on_gap,
+        };
+        let dlq = Dlq {
+            topic: section.dlq.topic.unwrap_or_else(|| text::Topic(format!("{}.dlq", source.topic))),
+            stop_above: section.dlq.stop_above,
+        };
+        let routes = file.route.into_iter().filter_map(|route| route.resolve(&name, http.body_max)).collect();
+        Self {
+            delivery: section.delivery.into(),
+            source,
+            ledger: section.ledger,
+            output: section.output,
+            dlq,
+            batch: section.batch,
+            in_flight: section.in_flight,
+            lane: section.lane,
+            drain: section.drain,
+            restart: section.restart,
+            failed_retry: section.failed_retry,
+            on_failure: section.on_failure,
+            stages: file.stage,
+            routes,
+            name,
+        }
+    }
+}
+
+impl From<DeliveryMode> for Delivery {
+    fn from(mode: DeliveryMode) -> Self {
+        match mode {
+            DeliveryMode::ExactlyOnce => Self::ExactlyOnce,
+            DeliveryMode::AtLeastOnce => Self::AtLeastOnce,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
+
+use super::text::{Content, ContentFrom, Name, RouteKey, RouteKeyFrom, RoutePath};
+use super::units::Size;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A route: it either accepts records (`produce`) or answers for jobs (`results`).
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteFile {
+    /// Its path.
+    pub path: RoutePath,
+    /// Its method.
+    pub method: Method,
+    /// Makes every request a record of the pipeline's source topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub produce: Option<ProduceFile>,
+    /// Answers for the job that the path's only variable names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<ResultsFile>,
+    /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<Reply>,
+}
+
+/// HTTP methods that a route can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// For `results`.
+    Get,
+    /// For `produce`.
+    Post,
+    /// For `produce`.
+    Put,
+}
+
+impl Method {
+    /// The method as HTTP writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
+}
+
+/// How a request becomes a record.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProduceFile {
+    /// Where the record's key comes from. With the job id, requests of one `Idempotency-Key` lie in one partition, as dedupe needs it.
+    #[serde(default = "job_id")]
+    pub key: RouteKey,
+    /// What becomes the record's value.
+    #[serde(default = "body")]
+    pub content: Content,
+    /// The largest request body. Absent: `http.body_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_max: Option<Size>,
+}
+
+const fn job_id() -> RouteKey {
+    RouteKey(RouteKeyFrom::Id)
+}
+
+const fn body() -> Content {
+    Content(ContentFrom::Body)
+}
+
+/// Whose jobs a route answers for.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ResultsFile {
+    /// The pipeline. Absent: the one of this file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Name>,
+}
+
+/// When an accepted request is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// 202 with the job id, once the log has the record for good.
+    #[default]
+    Accepted,
+    /// After the ledger's verdict (not in this version).
+    Claimed,
+    /// After the outcome (not in this version).
+    Result,
+}
+
+/// A checked route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its path; no other route of its method overlaps it.
+    pub path: RoutePath,
+    /// Its method.
+    pub method: Method,
+    /// What it does.
+    pub does: RouteKind,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteKind {
+    /// A request becomes a record.
+    Produce(Produce),
+    /// A request asks for a job.
+    Results(Results),
+}
+
+/// A route that makes requests records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Produce {
+    /// The pipeline whose source topic the records go to.
+    pub pipeline: Name,
+    /// Where the record's key comes from.
+    pub key: RouteKeyFrom,
+    /// What becomes the record's value.
+    pub content: ContentFrom,
+    /// The largest request body, bytes.
+    pub body_max: Size,
+    /// When a request is answered.
+    pub reply: Reply,
+}
+
+/// A route that answers for jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Results {
+    /// The pipeline that the jobs are of.
+    pub pipeline: Name,
+    /// The path's variable that holds the job id.
+    pub variable: String,
+}
+
+impl RouteFile {
+    /// The route with what the file left out filled in; `None` where it does neither or both of what a route can do.
+    pub(super) fn resolve(self, pipeline: &Name, body_max: Size) -> Option<Route> {
+        let does = match (self.produce, self.results) {
+            (Some(produce), None) => RouteKind::Produce(Produce {
+                pipeline: pipeline.clone(),
+                key: produce.key.0,
+                content: produce.content.0,
+                body_max: produce.body_max.unwrap_or(body_max),
+                reply: self.reply.unwrap_or_default(),
+            }),
+            (None, Some(results)) => RouteKind::Results(Results {
+                pipeline: results.pipeline.unwrap_or_else(|| pipeline.clone()),
+                variable: (*self.path.variables().first()?).to_owned(),
+            }),
+            _ => return None,
+        };
+        Some(Route { path: self.path, method: self.method, does })
+    }
+}

@@ -1,0 +1,260 @@
+//! Values that are text in the config and have a form of their own: each is parsed once, where the file is read, and
+//! is a type from then on. Never checks one value against another.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Makes a newtype that is a string in TOML and in the JSON Schema (with a `format` that `shape.rs` checks by name), and
+/// a parsed value in Rust. The type brings `FromStr<Err = String>`, whose error says what would be right, and `Display`.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident($inner:ty), format = $format:literal, example = $example:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Deserialize, serde::Serialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(pub $inner);
+
+        impl $name {
+            /// The value.
+            #[must_use]
+            pub fn get(&self) -> &$inner {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+
+            fn try_from(text: String) -> Result<Self, String> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.to_string()
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "format": $format, "examples": [$example] })
+            }
+        }
+    };
+}
+pub(crate) use text_type;
+
+text_type! {
+    /// The name of a pipeline or a stage: lower-case letters, digits, `-` and `_`, at most 63 characters.
+    Name(String), format = "name", example = "orders"
+}
+
+text_type! {
+    /// The name of a topic or a consumer group, as Kafka allows it for topics.
+    Topic(String), format = "topic", example = "orders.created"
+}
+
+text_type! {
+    /// What an output record's key, or a ledger key, is taken from: `key` (the source record's key) or `header:NAME`.
+    RecordKey(KeyFrom), format = "record-key", example = "key"
+}
+
+text_type! {
+    /// What the key of a record that a route accepts is taken from: `id` (the job id) or `header:NAME` (an HTTP header).
+    RouteKey(RouteKeyFrom), format = "route-key", example = "id"
+}
+
+text_type! {
+    /// What becomes the value of a record that a route accepts: `body` (the whole request body) or `field:NAME` (one part of a
+    /// `multipart/form-data` body).
+    Content(ContentFrom), format = "content", example = "body"
+}
+
+text_type! {
+    /// The path of a route: begins with `/`; a segment in braces is a variable, e.g. `/api/results/{jobId}`.
+    RoutePath(String), format = "route-path", example = "/orders/"
+}
+
+/// Where a record's key comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyFrom {
+    /// The source record's key, which may be absent.
+    Key,
+    /// The last header of this name.
+    Header(String),
+}
+
+/// Where the key of an accepted request comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RouteKeyFrom {
+    /// The job id.
+    Id,
+    /// This HTTP header.
+    Header(String),
+}
+
+/// Where the value of an accepted request comes from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContentFrom {
+    /// The request body as it is.
+    Body,
+    /// The part of a multipart body that has this name.
+    Field(String),
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if text.is_empty() || text.len() > 63 || !text.chars().all(legal) || !text.starts_with(char::is_alphanumeric) {
+            return Err(
+                "a name has 1 to 63 lower-case letters, digits, - and _, and begins with a letter or digit".into()
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for Topic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if text.is_empty() || text.len() > 249 || !text.chars().all(legal) || text == "." || text == ".." {
+            return Err(
+                "Kafka allows 1 to 249 letters (a-z, A-Z), digits, '.', '_' and '-', and neither \".\" nor \"..\""
+                    .into(),
+            );
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for RecordKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("header:")) {
+            ("key", _) => Ok(Self(KeyFrom::Key)),
+            (_, Some(name)) => header(name).map(|name| Self(KeyFrom::Header(name))),
+            _ => Err(unavailable(text, "\"key\" (the source record's key) and \"header:NAME\"")),
+        }
+    }
+}
+
+impl FromStr for RouteKey {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("header:")) {
+            ("id", _) => Ok(Self(RouteKeyFrom::Id)),
+            (_, Some(name)) => header(name).map(|name| Self(RouteKeyFrom::Header(name))),
+            _ => Err(unavailable(text, "\"id\" (the job id) and \"header:NAME\" (an HTTP header)")),
+        }
+    }
+}
+
+impl FromStr for Content {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("field:")) {
+            ("body", _) => Ok(Self(ContentFrom::Body)),
+            (_, Some(name)) if !name.is_empty() => Ok(Self(ContentFrom::Field(name.to_owned()))),
+            _ => Err("available are \"body\" (the whole body) and \"field:NAME\" (a part of a multipart body)".into()),
+        }
+    }
+}
+
+impl FromStr for RoutePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err("a path begins with '/'".into());
+        };
+        let mut names = Vec::new();
+        for segment in rest.split('/') {
+            let variable = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            let plain = variable.unwrap_or(segment);
+            if variable.is_some() && (plain.is_empty() || names.contains(&plain)) {
+                return Err("every variable of a path has a name of its own, e.g. /api/results/{jobId}".into());
+            }
+            let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
+            if !plain.chars().all(legal) || plain == ".." || plain == "." {
+                return Err(
+                    "a path has letters, digits, - . _ ~ and '/', and variables in braces that fill a segment".into()
+                );
+            }
+            names.extend(variable);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl RoutePath {
+    /// The names of its variables, in order.
+    #[must_use]
+    pub fn variables(&self) -> Vec<&str> {
+        self.0.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect()
+    }
+
+    /// Whether some request matches both: segment by segment they are equal, or one is a variable.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (a, b): (Vec<_>, Vec<_>) = (self.0.split('/').collect(), other.0.split('/').collect());
+        let open = |s: &str| s.starts_with('{');
+        a.len() == b.len()
+            && a.iter().zip(&b).all(|(x, y)| x == y || (open(x) && !y.is_empty()) || (open(y) && !x.is_empty()))
+    }
+}
+
+/// A header's name as HTTP allows it and Kafka can hold it; compared as it is written.
+fn header(name: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    if name.is_empty() || !name.chars().all(legal) {
+        return Err("header: is followed by a header's name, e.g. header:idempotency-key".into());
+    }
+    Ok(name.to_owned())
+}
+
+fn unavailable(text: &str, available: &str) -> String {
+    let later = if text.starts_with('.') { "jq expressions come with a later version; " } else { "" };
+    format!("{later}available are {available}")
+}
+
+macro_rules! display {
+    ($name:ident, $value:ident => $text:expr) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let $value = &self.0;
+                f.write_str(&$text)
+            }
+        }
+    };
+}
+
+display!(Name, name => name);
+display!(Topic, name => name);
+display!(RoutePath, path => path);
+display!(RecordKey, key => match key {
+    KeyFrom::Key => "key".to_owned(),
+    KeyFrom::Header(name) => format!("header:{name}"),
+});
+display!(RouteKey, key => match key {
+    RouteKeyFrom::Id => "id".to_owned(),
+    RouteKeyFrom::Header(name) => format!("header:{name}"),
+});
+display!(Content, content => match content {
+    ContentFrom::Body => "body".to_owned(),
+    ContentFrom::Field(name) => format!("field:{name}"),
+});

@@ -1,0 +1,60 @@
+//! The steps that a stage can have: one arm a step. A new step is one file here, one arm, one example, one test.
+//! Never runs a step: workers do.
+
+pub mod chaos;
+pub mod pass;
+
+use bulkhead_actors::step::StepFactory;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// One step of a stage: its name and its own settings.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepConfig {
+    /// Lets every record pass as it is.
+    Pass(pass::PassConfig),
+    /// Fails as records ask it to, for tests; only with `--chaos`.
+    Chaos(chaos::ChaosConfig),
+}
+
+/// What steps are checked against.
+#[derive(Clone, Copy, Debug)]
+pub struct StepContext<'a> {
+    /// The config directory, where relative paths start.
+    pub dir: &'a Path,
+    /// Whether chaos was asked for on the command line.
+    pub chaos: bool,
+}
+
+impl StepConfig {
+    /// The step's name in config, metrics and dead letters.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Pass(_) => pass::NAME,
+            Self::Chaos(_) => chaos::NAME,
+        }
+    }
+
+    /// Everything that is wrong with the step's settings, each as one sentence that says what would be right; empty
+    /// where nothing is.
+    #[must_use]
+    pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
+        match self {
+            Self::Pass(_) => Vec::new(),
+            Self::Chaos(config) => config.check(context),
+        }
+    }
+
+    /// What builds the step for every incarnation of a worker; its settings were checked.
+    #[must_use]
+    pub fn factory(&self, _dir: &Path) -> Arc<dyn StepFactory> {
+        match self {
+            Self::Pass(_) => Arc::new(pass::PassFactory),
+            Self::Chaos(config) => Arc::new(config.factory()),
+        }
+    }
+}
