@@ -73,6 +73,14 @@ impl Generation {
     }
 }
 
+impl SegmentSeq {
+    /// The segment after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 impl Incarnation {
     /// The first incarnation of an actor.
     pub const FIRST: Self = Self(1);
