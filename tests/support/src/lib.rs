@@ -2,6 +2,8 @@
 //! Never names the engine: it sees what a user of the daemon sees.
 #![allow(clippy::missing_panics_doc, reason = "a broken set-up ends the test, with a message")]
 
+pub mod audit;
+pub mod daemon;
 pub mod groups;
 mod java;
 pub mod kafka;
