@@ -2,6 +2,7 @@
 //!
 //! Never parses configuration, serves HTTP or knows a concrete step.
 
+pub mod io;
 pub mod log;
 pub mod metrics;
 pub mod results;

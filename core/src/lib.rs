@@ -18,6 +18,7 @@ pub mod limit;
 pub mod link;
 pub mod machine;
 pub mod partition;
+pub mod partitioner;
 pub mod record;
 pub mod retry;
 pub mod source;

@@ -1,0 +1,5 @@
+//! The log adapters, and the only place that names what keeps a log. Never decides what the engine does with it.
+
+mod local;
+#[cfg(any(test, feature = "memory-log"))]
+pub mod memory;
