@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Runs every part of the tests, each even if an earlier one failed, with the time each took. Ends with a table, and with
+# 1 if a part failed. Parts can be named on the command line: `scripts/test.sh unit kafka`.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# Test binaries whose names begin with "kafka" need a broker, which they start themselves.
+targets() { # package folder, "with" or "without" Kafka
+    local file name
+    for file in "$1"/tests/*.rs; do
+        [ -e "$file" ] || continue
+        name=$(basename "$file" .rs)
+        case "$2:$name" in
+        with:kafka*) echo "--test=$name" ;;
+        with:* | without:kafka*) ;;
+        *) echo "--test=$name" ;;
+        esac
+    done
+}
+
+part_setup() { scripts/setup.sh; }
+part_format() { cargo fmt --all --check; }
+part_lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
+part_unit() { cargo test --locked -p bulkhead-core; }
+part_actors() { cargo test --locked -p bulkhead-actors --lib $(targets actors without); }
+part_black_box() { cargo test --locked -p bulkhead --lib --bins $(targets . without); }
+part_kafka() {
+    cargo test --locked -p bulkhead-testkit || return
+    local package folder names
+    for package in bulkhead-actors:actors bulkhead:.; do
+        folder=${package#*:}
+        names=$(targets "$folder" with)
+        [ -z "$names" ] || cargo test --locked --no-fail-fast -p "${package%%:*}" $names || return
+    done
+}
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(setup format lint unit actors black_box kafka)
+table="" failed=0 began=$SECONDS
+for part in "${parts[@]}"; do
+    echo "=== $part"
+    start=$SECONDS
+    if "part_$part"; then result=ok; else result=FAILED failed=1; fi
+    echo "=== $part: $result, $((SECONDS - start)) s"
+    table+=$(printf '%-12s %-8s %6s s' "$part" "$result" "$((SECONDS - start))")$'\n'
+done
+printf '\n%s%-12s %-8s %6s s\n' "$table" total "$([ $failed = 0 ] && echo ok || echo FAILED)" "$((SECONDS - began))"
+exit $failed
