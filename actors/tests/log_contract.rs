@@ -14,3 +14,29 @@ mod memory {
 
     log_contract!(make);
 }
+
+mod embedded {
+    use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
+    use std::ops::Deref;
+
+    /// A log and its directory, which goes with it.
+    struct Kept {
+        log: EmbeddedLog,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Deref for Kept {
+        type Target = EmbeddedLog;
+        fn deref(&self) -> &EmbeddedLog {
+            &self.log
+        }
+    }
+
+    fn make() -> Kept {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let log = EmbeddedLog::open(dir.path(), &EmbeddedOptions::default()).expect("it opens");
+        Kept { log, _dir: dir }
+    }
+
+    log_contract!(make);
+}

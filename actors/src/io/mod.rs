@@ -1,5 +1,6 @@
 //! The log adapters, and the only place that names what keeps a log. Never decides what the engine does with it.
 
+pub mod embedded;
 mod local;
 #[cfg(any(test, feature = "memory-log"))]
 pub mod memory;

@@ -1,7 +1,8 @@
 //! What `actors/src/log.rs` promises, as checks that every adapter passes. Never knows an adapter.
 //!
 //! An adapter's test file says `#[macro_use] mod contract;` (with `#[path]` where it lies elsewhere) and
-//! `log_contract!(make)`, `make` being a function that returns an `Arc<dyn Log>` every time it is called.
+//! `log_contract!(make)`, `make` being a function beside it that returns an `Arc<dyn Log>`, or
+//! anything else that dereferences to a log; each check calls it once. Checks use names nobody else uses.
 
 #![allow(dead_code, reason = "each test file uses the part it needs")]
 #![allow(clippy::unwrap_used, reason = "a check that cannot go on has failed")]

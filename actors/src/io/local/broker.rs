@@ -109,7 +109,7 @@ impl Broker {
         limits: Limits,
         clock: fn() -> WallMs,
     ) -> Result<Self, LogError> {
-        let store = opener()?;
+        let store = guarded(&opener)?;
         let mut catalog = Catalog::default();
         catalog.adopt(guarded(|| store.load())?);
         Ok(Self {
@@ -259,7 +259,7 @@ impl Broker {
             Health::Broken { .. } => {}
             Health::Open(_) | Health::Closed => return None,
         }
-        let opened = (self.opener)().and_then(|store| guarded(|| store.load()).map(|loaded| (store, loaded)));
+        let opened = guarded(&self.opener).and_then(|store| guarded(|| store.load()).map(|loaded| (store, loaded)));
         match opened {
             Ok((store, loaded)) => {
                 self.catalog.lock().adopt(loaded);

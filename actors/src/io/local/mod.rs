@@ -68,6 +68,11 @@ impl LocalLog {
         let writer = writer.map_err(|e| LogError::Unavailable(format!("no thread for the log's writer: {e}")))?;
         Ok(Self { broker, writer })
     }
+
+    /// Deletes what is past its topic's retention at `now`, a bounded part of it; whether there may be more.
+    pub(super) fn retain(&self, now: WallMs) -> Result<bool, LogError> {
+        self.broker.retain(now)
+    }
 }
 
 impl Drop for LocalLog {
