@@ -58,3 +58,6 @@ impl StepConfig {
         }
     }
 }
+//! The steps that a pipeline's stages are made of, one file each. Never knows a stage, a topic or a neighbour.
+
+pub mod classify;

@@ -1,0 +1,12 @@
+//! Pictures and models: bytes are decoded, prepared as a model's description says, and classified by ONNX Runtime.
+//!
+//! Never knows records, topics or stages: `steps/classify.rs` does. `image` is named in `decode` only, `ort` in `onnx` only.
+
+pub mod decode;
+pub mod describe;
+pub mod ink;
+pub mod model;
+pub mod onnx;
+pub mod prepare;
+pub mod rank;
+pub mod resample;

@@ -1,0 +1,184 @@
+//! A model on disk: its description, its labels and its verified bytes, and whether its graph is what the description
+//! says. Never runs it; `onnx` does.
+
+use super::describe::{Channels, Description, Layout};
+use super::onnx::{Dimension, Signature, Tensor};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bytes; an ONNX file is one protobuf message, which cannot be larger (external weights are not supported).
+const MODEL_BYTES_MAX: u64 = 2 << 30;
+/// Bytes of a description and of a list of labels.
+const TEXT_BYTES_MAX: u64 = 1 << 20;
+
+/// A model's description with its labels, read once and valid. The model itself is read for each session.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Where the description is, for messages.
+    pub path: PathBuf,
+    /// The description.
+    pub description: Description,
+    /// The classes' names, in the order of the graph's outputs.
+    pub labels: Arc<[Box<str>]>,
+}
+
+impl Described {
+    /// Reads and checks a description and its labels.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with the file and the key.
+    pub fn load(path: &Path) -> Result<Self, Vec<String>> {
+        let within = |problem: String| format!("{}: {problem}", path.display());
+        let text = read_text(path).map_err(|e| vec![e])?;
+        let description = Description::parse(&text).map_err(|e| vec![within(e)])?;
+        let problems = description.problems();
+        if !problems.is_empty() {
+            return Err(problems.into_iter().map(within).collect());
+        }
+        let labels: Vec<Box<str>> = match (&description.labels, &description.labels_file) {
+            (Some(labels), _) => labels.iter().map(|l| l.as_str().into()).collect(),
+            (None, Some(file)) => {
+                let text = read_text(&beside(path, file)).map_err(|e| vec![within(format!("labels_file: {e}"))])?;
+                text.lines().map(|l| l.trim_end().into()).collect()
+            }
+            (None, None) => Vec::new(),
+        };
+        Ok(Self { path: path.to_owned(), description, labels: labels.into() })
+    }
+
+    /// Reads the model's file and compares its SHA-256.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable, too large or another one.
+    pub fn read_model(&self) -> Result<Vec<u8>, String> {
+        let file = beside(&self.path, &self.description.file);
+        let within = |problem: String| format!("{}: file: {problem}", self.path.display());
+        let bytes = read(&file, MODEL_BYTES_MAX).map_err(within)?;
+        let actual: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+        if !actual.eq_ignore_ascii_case(&self.description.sha256) {
+            return Err(format!(
+                "{}: sha256: `{}` is described, but {} has {actual}; either is the wrong one",
+                self.path.display(),
+                self.description.sha256,
+                file.display()
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The shape of the graph's input for one picture, as the description has it.
+    #[must_use]
+    pub fn input_shape(&self) -> [usize; 4] {
+        let input = &self.description.input;
+        match input.layout {
+            Layout::Nchw => [1, input.channels.count(), input.height, input.width],
+            Layout::Nhwc => [1, input.height, input.width, input.channels.count()],
+        }
+    }
+
+    /// The index of the output that holds the classes.
+    ///
+    /// # Errors
+    /// Everything in which the graph is not what the description says.
+    pub fn check_graph(&self, graph: &Signature) -> Result<usize, Vec<String>> {
+        let mut problems = Vec::new();
+        if let Err(problem) = self.check_input(&graph.inputs) {
+            problems.push(problem);
+        }
+        match self.classes_of(&graph.outputs) {
+            Ok(index) if problems.is_empty() => return Ok(index),
+            Ok(_) => {}
+            Err(problem) => problems.push(problem),
+        }
+        Err(problems.into_iter().map(|p| format!("{}: {p}", self.path.display())).collect())
+    }
+
+    fn check_input(&self, inputs: &[Tensor]) -> Result<(), String> {
+        let [input] = inputs else {
+            let names: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
+            return Err(format!(
+                "file: the graph has {} inputs ({}), only one is possible",
+                inputs.len(),
+                names.join(", ")
+            ));
+        };
+        if !input.is_f32 {
+            return Err(format!(
+                "file: the graph's input `{}` is {}; 32-bit floats are needed",
+                input.name, input.kind
+            ));
+        }
+        let wanted = self.input_shape();
+        let fits = input.shape.len() == wanted.len()
+            && input.shape.iter().zip(wanted).all(|(dimension, size)| dimension.takes(size));
+        if fits {
+            return Ok(());
+        }
+        let (layout, channels) = match (self.description.input.layout, self.description.input.channels) {
+            (Layout::Nchw, c) => ("nchw", name(c)),
+            (Layout::Nhwc, c) => ("nhwc", name(c)),
+        };
+        Err(format!(
+            "input: width, height, layout = \"{layout}\" and channels = \"{channels}\" give {wanted:?}, but the graph's input \
+             `{}` is {}",
+            input.name,
+            Dimension::list(&input.shape)
+        ))
+    }
+
+    fn classes_of(&self, outputs: &[Tensor]) -> Result<usize, String> {
+        let names: Vec<&str> = outputs.iter().map(|o| o.name.as_str()).collect();
+        let index = match &self.description.output {
+            Some(name) => names
+                .iter()
+                .position(|n| n == name)
+                .ok_or_else(|| format!("output: the graph has no output `{name}`; it has {}", names.join(", ")))?,
+            None if outputs.len() == 1 => 0,
+            None => return Err(format!("output: missing; the graph has several outputs: {}", names.join(", "))),
+        };
+        let output = &outputs[index];
+        if !output.is_f32 {
+            return Err(format!(
+                "output: the graph's output `{}` is {}; 32-bit floats are needed",
+                output.name, output.kind
+            ));
+        }
+        let known: Option<usize> = output.shape.iter().skip(1).map(|d| d.size()).product();
+        match known {
+            Some(classes) if classes != self.labels.len() => Err(format!(
+                "labels: {} of them, but the graph's output `{}` is {}: {classes} labels are needed",
+                self.labels.len(),
+                output.name,
+                Dimension::list(&output.shape)
+            )),
+            _ => Ok(index),
+        }
+    }
+}
+
+fn name(channels: Channels) -> &'static str {
+    match channels {
+        Channels::Grey => "grey",
+        Channels::Rgb => "rgb",
+        Channels::Bgr => "bgr",
+    }
+}
+
+/// A path that is relative to a file's directory.
+fn beside(file: &Path, relative: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(relative)
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let refuse = |e: std::io::Error| format!("`{}` cannot be read: {e}", path.display());
+    let length = std::fs::metadata(path).map_err(refuse)?.len();
+    if length > bytes_max {
+        return Err(format!("`{}` has {length} bytes, at most {bytes_max} are possible", path.display()));
+    }
+    std::fs::read(path).map_err(refuse)
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    String::from_utf8(read(path, TEXT_BYTES_MAX)?).map_err(|e| format!("`{}` is not UTF-8: {e}", path.display()))
+}
