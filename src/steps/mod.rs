@@ -2,6 +2,7 @@
 //! Never runs a step: workers do.
 
 pub mod chaos;
+pub mod classify;
 pub mod pass;
 
 use bulkhead_actors::step::StepFactory;
@@ -58,6 +59,3 @@ impl StepConfig {
         }
     }
 }
-//! The steps that a pipeline's stages are made of, one file each. Never knows a stage, a topic or a neighbour.
-
-pub mod classify;
