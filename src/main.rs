@@ -1,3 +1,7 @@
 //! bulkhead's entry point. Never holds logic: the library does.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bulkhead::cli::main().into()
+}

@@ -1,5 +1,6 @@
 //! `bulkhead.toml`: what belongs to the process and not to one pipeline. Never opens, binds or connects anything.
 
+use super::Version;
 use super::secret::Secret;
 use super::text::Name;
 use super::units::{Period, Size};
@@ -15,9 +16,7 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields)]
 pub struct Daemon {
     /// The version of this format.
-    #[schemars(range(min = 1, max = 1))]
-    #[serde(default = "super::version")]
-    pub version: u32,
+    pub version: Version,
     /// What tells this daemon from others of the same pipelines; part of `transactional.id`, so it must be stable across
     /// restarts and unique at any time. Absent: drawn once and kept in the data directory. Flag: `--instance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +42,18 @@ pub struct Daemon {
     /// Limits of the whole process.
     #[serde(default)]
     pub limits: Limits,
+    /// ONNX Runtime, which `classify` steps run models with.
+    #[serde(default)]
+    pub onnxruntime: OnnxRuntime,
+}
+
+/// ONNX Runtime, which `classify` steps run models with.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnnxRuntime {
+    /// Its shared library, `libonnxruntime.so`. Absent: the variable `ORT_DYLIB_PATH`, else where `make setup` puts it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<PathBuf>,
 }
 
 /// Where the daemon keeps its files.
@@ -247,4 +258,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self { drain: Period::secs(30), abandoned_max: 8 }
     }
+}
+
+/// Whether this is a list of `HOST:PORT`, separated by commas, or empty.
+pub(crate) fn is_brokers(text: &str) -> Result<(), String> {
+    let is_broker = |broker: &str| {
+        let (host, port) = broker.trim().rsplit_once(':').unwrap_or_default();
+        !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    };
+    if text.is_empty() || text.split(',').all(is_broker) {
+        return Ok(());
+    }
+    Err("brokers are HOST:PORT, separated by commas, e.g. \"kafka-1:9092,kafka-2:9092\"".to_owned())
 }

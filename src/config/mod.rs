@@ -1,22 +1,84 @@
 //! The configuration: files, read and checked once at start, every problem told at once. What leaves here is valid;
 //! nobody behind it parses or defaults anything. Never connects to anything.
 
+mod check;
 pub mod daemon;
+mod document;
+mod formats;
+pub mod load;
 pub mod pipeline;
+pub mod problem;
+mod properties;
+pub mod reference;
 pub mod route;
+pub mod schema;
 pub mod secret;
+mod shape;
 pub mod text;
 pub mod units;
+pub mod variables;
 
+use crate::steps::StepContext;
 use bulkhead_actors::log::Delivery;
 use pipeline::{Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, PipelineFile, Restart, Stage};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The version of the format.
-pub const VERSION: u32 = 1;
+/// The version of the format, which every file begins with: `version = 1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(transparent)]
+pub struct Version(u32);
 
-const fn version() -> u32 {
-    VERSION
+impl schemars::JsonSchema for Version {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": 1 })
+    }
+}
+
+/// What the command line says, which beats the files.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--instance`
+    pub instance: Option<text::Name>,
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--listen`
+    pub listen: Option<SocketAddr>,
+    /// `--admin`
+    pub admin: Option<SocketAddr>,
+    /// `--kafka`
+    pub brokers: Option<String>,
+    /// `--log-level`
+    pub log_level: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<daemon::LogFormat>,
+}
+
+impl Overrides {
+    fn apply(&self, daemon: &mut daemon::Daemon) {
+        fn set<T: Clone>(given: Option<&T>, value: &mut T) {
+            if let Some(given) = given {
+                value.clone_from(given);
+            }
+        }
+        if self.instance.is_some() {
+            daemon.instance.clone_from(&self.instance);
+        }
+        set(self.data.as_ref(), &mut daemon.data.dir);
+        set(self.listen.as_ref(), &mut daemon.http.listen);
+        set(self.admin.as_ref(), &mut daemon.admin.listen);
+        set(self.brokers.as_ref(), &mut daemon.kafka.brokers);
+        set(self.log_level.as_ref(), &mut daemon.log.level);
+        set(self.log_format.as_ref(), &mut daemon.log.format);
+    }
 }
 
 /// A whole configuration, checked.
@@ -26,6 +88,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// What belongs to the process.
     pub daemon: daemon::Daemon,
+    /// Whether steps and requests may break things on purpose (`--chaos`).
+    pub chaos: bool,
     /// The pipelines, by file name.
     pub pipelines: Vec<Pipeline>,
 }
@@ -85,6 +149,14 @@ pub struct Dlq {
     pub topic: text::Topic,
     /// When too many of them stop the pipeline.
     pub stop_above: pipeline::StopAbove,
+}
+
+impl Config {
+    /// What its steps are built from; chaos was settled by the check.
+    #[must_use]
+    pub fn step_context(&self) -> StepContext<'_> {
+        StepContext { dir: &self.dir, chaos: self.chaos, onnxruntime: self.daemon.onnxruntime.library.as_deref() }
+    }
 }
 
 impl Pipeline {

@@ -1,5 +1,6 @@
 //! A pipeline as its file in `pipelines/` says it. Never checks one value against another: `check.rs` does.
 
+use super::Version;
 use super::route::RouteFile;
 use super::text::{Name, RecordKey, Topic};
 use super::units::{Period, Size};
@@ -8,12 +9,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One file in `pipelines/`: a pipeline, its stages in order and its routes.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineFile {
     /// The version of this format.
-    #[schemars(range(min = 1, max = 1))]
-    pub version: u32,
+    pub version: Version,
     /// The pipeline.
     pub pipeline: PipelineSection,
     /// Its stages, in the order in which records pass them.
@@ -25,7 +25,7 @@ pub struct PipelineFile {
 }
 
 /// From a topic, through stages, to a topic.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineSection {
     /// Its name: in metrics, `/actors`, `transactional.id` and the ledger's topic `<name>.ledger`.
@@ -277,7 +277,7 @@ pub enum OnFailure {
 }
 
 /// A compartment: one kind of supervised worker with its own link and restart budget.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Its name: in metrics, `/actors` and dead letters.

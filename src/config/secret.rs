@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Read;
+use std::path::Path;
 
 /// The JSON Schema format of secrets; what has it is never shown.
 pub(crate) const FORMAT: &str = "secret";
@@ -51,4 +53,26 @@ impl schemars::JsonSchema for Secret {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "type": "string", "format": FORMAT, "examples": ["file:/run/secrets/job-ids"] })
     }
+}
+
+/// The longest secret read from a file.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// The secret that `text` names: the content of `file:PATH` without its last line break, or what came from a variable.
+pub(super) fn fetch(text: &str, varied: bool, dir: &Path) -> Result<String, String> {
+    let Some(path) = text.strip_prefix("file:") else {
+        let why = "a secret is not written into the config: name its file, \"file:PATH\", or a variable, \"${NAME}\"";
+        return if varied { Ok(text.to_owned()) } else { Err(why.to_owned()) };
+    };
+    let path = dir.join(path);
+    let unreadable = |why: &dyn fmt::Display| format!("the secret's file {} cannot be read: {why}", path.display());
+    let file = std::fs::File::open(&path).map_err(|why| unreadable(&why))?;
+    let mut secret = String::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut secret).map_err(|why| unreadable(&why))?;
+    if secret.len() as u64 > FILE_BYTES_MAX {
+        return Err(unreadable(&"it is larger than 64 KiB"));
+    }
+    let end = secret.trim_end_matches(['\r', '\n']).len();
+    secret.truncate(end);
+    Ok(secret)
 }

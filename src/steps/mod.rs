@@ -7,12 +7,12 @@ pub mod pass;
 
 use bulkhead_actors::step::StepFactory;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::path::Path;
 use std::sync::Arc;
 
 /// One step of a stage: its name and its own settings.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepConfig {
     /// Lets every record pass as it is.
@@ -21,13 +21,15 @@ pub enum StepConfig {
     Chaos(chaos::ChaosConfig),
 }
 
-/// What steps are checked against.
+/// What steps are checked against and built from, beside their own settings.
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext<'a> {
     /// The config directory, where relative paths start.
     pub dir: &'a Path,
     /// Whether chaos was asked for on the command line.
     pub chaos: bool,
+    /// ONNX Runtime's library, where the config names one.
+    pub onnxruntime: Option<&'a Path>,
 }
 
 impl StepConfig {
@@ -50,12 +52,14 @@ impl StepConfig {
         }
     }
 
-    /// What builds the step for every incarnation of a worker; its settings were checked.
-    #[must_use]
-    pub fn factory(&self, _dir: &Path) -> Arc<dyn StepFactory> {
+    /// What builds the step for every incarnation of a worker.
+    ///
+    /// # Errors
+    /// What is wrong with its settings or with what they name, as [`StepConfig::check`] says it: files can change after it.
+    pub fn factory(&self, _context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
         match self {
-            Self::Pass(_) => Arc::new(pass::PassFactory),
-            Self::Chaos(config) => Arc::new(config.factory()),
+            Self::Pass(_) => Ok(Arc::new(pass::PassFactory)),
+            Self::Chaos(config) => Ok(Arc::new(config.factory())),
         }
     }
 }

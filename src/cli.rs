@@ -1,0 +1,185 @@
+//! The command line: what each verb does with a config. Never runs the engine itself: `daemon.rs` does.
+
+use crate::config::daemon::LogFormat;
+use crate::config::load::Options;
+use crate::config::problem::Problem;
+use crate::config::text::Name;
+use crate::config::{Config, Overrides, reference, schema};
+use crate::exit::Exit;
+use crate::{connect, daemon, list, logging};
+use clap::{Args, Parser, Subcommand};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A stream processor on Apache Kafka whose failing parts restart alone: nothing is lost, doubled or reordered by it.
+#[derive(Debug, Parser)]
+#[command(name = "bulkhead", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 clean, 1 config has problems, 2 wrong usage, 3 could not start, 4 failed, 5 forced to stop."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the pipelines of a config until SIGTERM or SIGINT; then finish what is in flight (a second signal stops at once)
+    Run(RunArgs),
+    /// Check a config and tell all of its problems at once
+    Check(CheckArgs),
+    /// List a config's pipelines, stages, steps and routes
+    List(ConfigArgs),
+    /// Print the JSON Schema of the config files, or their reference page
+    Schema(SchemaArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The config directory: bulkhead.toml and pipelines/*.toml
+    #[arg(long, value_name = "DIR", default_value = "config", env = "BULKHEAD_CONFIG")]
+    config: PathBuf,
+    /// Allow steps that break things on purpose, for tests
+    #[arg(long, env = "BULKHEAD_CHAOS")]
+    chaos: bool,
+    /// Kafka's brokers, HOST:PORT,… (kafka.brokers); without any, the embedded log
+    #[arg(long, value_name = "BROKERS", env = "BULKHEAD_KAFKA", value_parser = brokers)]
+    kafka: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The data directory (data.dir)
+    #[arg(long, value_name = "DIR", env = "BULKHEAD_DATA")]
+    data: Option<PathBuf>,
+    /// Where traffic is served (http.listen)
+    #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_LISTEN")]
+    listen: Option<SocketAddr>,
+    /// Where operators are served (admin.listen)
+    #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_ADMIN")]
+    admin: Option<SocketAddr>,
+    /// This daemon's name among those of the same pipelines (instance)
+    #[arg(long, value_name = "NAME", env = "BULKHEAD_INSTANCE", value_parser = |name: &str| name.parse::<Name>())]
+    instance: Option<Name>,
+    /// How the console's lines look (log.format)
+    #[arg(long, value_name = "FORMAT", env = "BULKHEAD_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: off, error, warn, info, debug, trace, or info,MODULE=debug (log.level)
+    #[arg(long, value_name = "LEVEL", env = "BULKHEAD_LOG_LEVEL", value_parser = log_level)]
+    log_level: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Also ask the brokers: reachable, and the topics as the config says they are
+    #[arg(long)]
+    connect: bool,
+}
+
+#[derive(Debug, Args)]
+struct SchemaArgs {
+    /// Print the reference page (Markdown) instead
+    #[arg(long)]
+    reference: bool,
+}
+
+fn brokers(text: &str) -> Result<String, String> {
+    crate::config::daemon::is_brokers(text).map(|()| text.to_owned())
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    logging::filter(text).map(|_| text.to_owned())
+}
+
+/// Does what the command line asks for.
+#[must_use]
+pub fn main() -> Exit {
+    match Cli::parse().command {
+        Command::Run(args) => run(args),
+        Command::Check(args) => check(&args),
+        Command::List(args) => match load(&args, Overrides::default()) {
+            Ok(config) => print(&list::list(&config)),
+            Err(exit) => exit,
+        },
+        Command::Schema(SchemaArgs { reference: true }) => print(&reference::markdown()),
+        Command::Schema(SchemaArgs { reference: false }) => print(&schema::text()),
+    }
+}
+
+fn run(args: RunArgs) -> Exit {
+    let overrides = Overrides {
+        instance: args.instance,
+        data: args.data,
+        listen: args.listen,
+        admin: args.admin,
+        log_level: args.log_level,
+        log_format: args.log_format,
+        ..Overrides::default()
+    };
+    match load(&args.config, overrides) {
+        Ok(config) => daemon::run(config),
+        Err(exit) => exit,
+    }
+}
+
+fn check(args: &CheckArgs) -> Exit {
+    let config = match load(&args.config, Overrides::default()) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    if args.connect {
+        let findings = match daemon::open_log(&config) {
+            Ok(log) => connect::check(&*log, &config),
+            Err(why) => connect::Findings { problems: vec![why], ..connect::Findings::default() },
+        };
+        for line in findings.problems.iter().chain(&findings.notes) {
+            eprintln!("{line}");
+        }
+        if !findings.problems.is_empty() {
+            return Exit::Start;
+        }
+    }
+    print(&format!("{}: {}\n", config.dir.display(), list::summary(&config)))
+}
+
+/// The checked config; its problems and warnings are printed.
+fn load(args: &ConfigArgs, overrides: Overrides) -> Result<Config, Exit> {
+    let variables = |name: &str| std::env::var(name).ok();
+    let overrides = Overrides { brokers: args.kafka.clone(), ..overrides };
+    let options = Options { variables: &variables, overrides, chaos: args.chaos };
+    match Config::load(&args.config, &options) {
+        Ok((config, warnings)) => {
+            tell(&warnings);
+            Ok(config)
+        }
+        Err(problems) => {
+            tell(&problems);
+            let count = problems.iter().filter(|problem| !problem.is_warning).count();
+            eprintln!("{}: {count} problem{}", args.config.display(), if count == 1 { "" } else { "s" });
+            Err(Exit::Config)
+        }
+    }
+}
+
+fn tell(problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+/// Prints a result. Whoever closes the pipe early has seen enough.
+fn print(text: &str) -> Exit {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Clean,
+        Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => Exit::Clean,
+        Err(why) => {
+            eprintln!("standard output: {why}");
+            Exit::Start
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Judges values by one another, within a file and across files: what fits the schema one by one may still not fit together.
+//! Never reads a config file, never changes a value.
+
+mod pipeline;
+mod routes;
+
+use super::daemon::Daemon;
+use super::document::Document;
+use super::pipeline::PipelineFile;
+use super::problem::Problem;
+use super::units::Period;
+use crate::steps::StepContext;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+/// Kafka's own bounds of a session timeout (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`).
+const SESSION: [Duration; 2] = [Duration::from_secs(6), Duration::from_secs(1_800)];
+/// Kafka's own bound of a transaction timeout (`transaction.max.timeout.ms`).
+const TRANSACTION_MAX: Duration = Duration::from_secs(900);
+/// librdkafka's socket timeout as the engine sets it: a transaction must outlive one call.
+const TRANSACTION_MIN: Duration = Duration::from_secs(5);
+/// Fewer bytes than a 128-bit key are guessable.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// All files of a config, each with its text.
+pub(super) struct Loaded {
+    pub(super) daemon: (Document, Daemon),
+    pub(super) pipelines: Vec<(Document, PipelineFile)>,
+    /// Whether a pipeline's file could not be read, so that what it names is not known.
+    pub(super) incomplete: bool,
+}
+
+/// Everything that does not fit together.
+pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
+    let mut found = Found::default();
+    daemon(&mut found, loaded);
+    let onnxruntime = loaded.daemon.1.onnxruntime.library.as_deref();
+    let context = StepContext { dir, chaos, onnxruntime };
+    for (document, file) in &loaded.pipelines {
+        pipeline::check(&mut At { document, found: &mut found }, file, &loaded.daemon.1, context);
+    }
+    across(&mut found, loaded);
+    routes::check(&mut found, loaded);
+    found.problems
+}
+
+/// Problems found so far.
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+}
+
+impl Found {
+    /// Notes a problem of a key, unless its value is a stand-in for one that has a problem already.
+    fn at(&mut self, document: &Document, path: &str, why: impl Display) {
+        if !document.is_bad(path) {
+            self.problems.push(document.problem(path, why));
+        }
+    }
+}
+
+/// Where problems of one file go.
+struct At<'a> {
+    document: &'a Document,
+    found: &'a mut Found,
+}
+
+impl At<'_> {
+    fn at(&mut self, path: &str, why: impl Display) {
+        self.found.at(self.document, path, why);
+    }
+
+    /// Something that is likely not meant.
+    fn warn(&mut self, path: &str, why: impl Display) {
+        if !self.document.is_bad(path) {
+            self.found.problems.push(Problem { is_warning: true, ..self.document.problem(path, why) });
+        }
+    }
+
+    /// A span of time that must not be zero.
+    fn some(&mut self, path: &str, period: Period) {
+        if period.0.is_zero() {
+            self.at(path, "must be longer than nothing");
+        }
+    }
+}
+
+fn daemon(found: &mut Found, loaded: &Loaded) {
+    let (document, daemon) = &loaded.daemon;
+    let mut at = At { document, found };
+    let session = daemon.kafka.session_timeout.0;
+    if session < SESSION[0] || session > SESSION[1] {
+        at.at(
+            "kafka.session_timeout",
+            "must be \"6s\" to \"30m\": brokers refuse others unless they are set to allow them",
+        );
+    }
+    let transaction = daemon.kafka.transaction_timeout.0;
+    if transaction < TRANSACTION_MIN || transaction > TRANSACTION_MAX {
+        at.at(
+            "kafka.transaction_timeout",
+            "must be \"5s\" (one call may take as long) to \"15m\" (brokers refuse more)",
+        );
+    }
+    let (traffic, admin) = (daemon.http.listen, daemon.admin.listen);
+    if traffic == admin && traffic.port() != 0 {
+        at.at("admin.listen", format_args!("{admin} is http.listen's address too; the two need a port each"));
+    }
+    if daemon.jobs.secret.as_ref().is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
+        at.at(
+            "jobs.secret",
+            format_args!("is shorter than {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one"),
+        );
+    }
+    for (path, period) in
+        [("http.timeout", daemon.http.timeout), ("jobs.ttl", daemon.jobs.ttl), ("limits.drain", daemon.limits.drain)]
+    {
+        at.some(path, period);
+    }
+    for (path, size, least) in [
+        ("http.body_max", daemon.http.body_max, 1_u64),
+        ("jobs.bytes_max", daemon.jobs.bytes_max, 1 << 20),
+        ("log.file.bytes_max", daemon.log.file.bytes_max, 1 << 16),
+    ] {
+        if size.0 < least {
+            at.at(path, format_args!("must be at least \"{}\"", super::units::Size(least)));
+        }
+    }
+}
+
+/// What two pipelines must not share, or must agree on.
+fn across(found: &mut Found, loaded: &Loaded) {
+    let mut names = BTreeMap::new();
+    let mut groups = BTreeMap::new();
+    let mut topics = BTreeMap::new();
+    for (document, file) in &loaded.pipelines {
+        let section = &file.pipeline;
+        let (name, source) = (&section.name, &section.source);
+        if let Some(first) = names.insert(name, document.name.as_str()) {
+            found.at(document, "pipeline.name", format_args!("{first} has this name too; every pipeline has its own"));
+        }
+        let group = source.group.as_ref().map_or(name.0.as_str(), |group| group.0.as_str());
+        if let Some(first) = groups.insert((group, &source.topic), name) {
+            let path = if source.group.is_some() { "pipeline.source.group" } else { "pipeline.source" };
+            let why = format!(
+                "pipeline {first} reads topic {} in group {group} too: each would get only a part of it; give this one a group",
+                source.topic
+            );
+            found.at(document, path, why);
+        }
+        let partitions = *topics.entry(&source.topic).or_insert(source.partitions);
+        if partitions != source.partitions {
+            let why = format_args!("another pipeline says that topic {} has {partitions}", source.topic);
+            found.at(document, "pipeline.source.partitions", why);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What must fit together within one pipeline. Never looks at another one.
+
+use super::At;
+use crate::config::daemon::Daemon;
+use crate::config::pipeline::{Isolation, PipelineFile, Restart, Stage};
+use crate::steps::StepContext;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// A healthy commit can stall for a second (`notes`: librdkafka repeats TxnOffsetCommit after 500 ms); less would fence it.
+const DRAIN_MIN: Duration = Duration::from_millis(1_500);
+
+pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, context: StepContext<'_>) {
+    topics(at, file);
+    times(at, file, daemon);
+    sizes(at, file);
+    restart(at, "pipeline.restart", &file.pipeline.restart);
+    let mut names = BTreeSet::new();
+    for (index, stage) in file.stage.iter().enumerate() {
+        let path = format!("stage[{index}]");
+        if !names.insert(&stage.name) {
+            at.at(&format!("{path}.name"), "an earlier stage has this name too; every stage of a pipeline has its own");
+        }
+        check_stage(at, &path, stage, context);
+    }
+}
+
+/// No topic has two roles: results would be read as sources, dead letters as results.
+fn topics(at: &mut At<'_>, file: &PipelineFile) {
+    let section = &file.pipeline;
+    let ledger = format!("{}.ledger", section.name);
+    let mut roles = vec![("the source", section.source.topic.0.clone())];
+    if section.ledger.is_some() {
+        roles.push(("the ledger's topic, which its name makes", ledger));
+    }
+    let dlq = match &section.dlq.topic {
+        Some(topic) => ("pipeline.dlq.topic", topic.0.clone()),
+        None => ("pipeline.dlq", format!("{}.dlq", section.source.topic)),
+    };
+    for (path, role, topic) in
+        [("pipeline.output.topic", "the output", section.output.topic.0.clone()), (dlq.0, "the dlq", dlq.1)]
+    {
+        if let Some((other, _)) = roles.iter().find(|(_, taken)| *taken == topic) {
+            at.at(path, format_args!("topic {topic} is {other} already; a pipeline's topics differ from one another"));
+        }
+        roles.push((role, topic));
+    }
+    if section.ledger.is_some() && section.source.topic.0 == roles[1].1 {
+        at.at("pipeline.source.topic", "is the topic of this pipeline's ledger, <name>.ledger; read another one");
+    }
+}
+
+fn times(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon) {
+    let section = &file.pipeline;
+    let (drain, session) = (section.drain.0, daemon.kafka.session_timeout);
+    if drain < DRAIN_MIN {
+        at.at(
+            "pipeline.drain",
+            "must be at least \"1.5s\": healthy commits can stall for a second, and would be fenced",
+        );
+    } else if drain * 2 >= session.0 {
+        let why =
+            format_args!("must be below half of kafka.session_timeout ({session}), or a drain costs the membership");
+        at.at("pipeline.drain", why);
+    } else if drain > daemon.limits.drain.0 {
+        let why = format_args!("must not be above limits.drain ({}), which the whole daemon has", daemon.limits.drain);
+        at.at("pipeline.drain", why);
+    }
+    let transaction = daemon.kafka.transaction_timeout;
+    if section.lane.commit_interval.0 * 2 > transaction.0 {
+        let why = format_args!("must be at most half of kafka.transaction_timeout ({transaction})");
+        at.at("pipeline.lane.commit_interval", why);
+    }
+    if section.drain.0 >= transaction.0 {
+        at.at("pipeline.drain", format_args!("must be below kafka.transaction_timeout ({transaction})"));
+    }
+    at.some("pipeline.failed_retry", section.failed_retry);
+    at.some("pipeline.dlq.stop_above.window", section.dlq.stop_above.window);
+    at.some("pipeline.lane.commit_interval", section.lane.commit_interval);
+    if let Some(ledger) = &section.ledger {
+        at.some("pipeline.ledger.ttl", ledger.ttl);
+    }
+}
+
+fn sizes(at: &mut At<'_>, file: &PipelineFile) {
+    let section = &file.pipeline;
+    let (batch, in_flight) = (section.batch.bytes_max, section.in_flight.bytes_max);
+    if batch.0 == 0 {
+        at.at("pipeline.batch.bytes_max", "must be at least \"1B\"");
+    }
+    if in_flight.0 < batch.0 {
+        let why = format_args!("must be at least batch.bytes_max ({batch}), or no full batch would ever be cut");
+        at.at("pipeline.in_flight.bytes_max", why);
+    }
+    if section.lane.commit_records_max < section.batch.records_max {
+        let why =
+            format_args!("must be at least batch.records_max ({}): a batch is never split", section.batch.records_max);
+        at.at("pipeline.lane.commit_records_max", why);
+    }
+    let partitions = u32::try_from(section.source.partitions).unwrap_or(0);
+    if section.lane.count.is_some_and(|count| count > partitions) {
+        at.at(
+            "pipeline.lane.count",
+            format_args!("is above source.partitions ({partitions}): the rest would have none"),
+        );
+    }
+    if section.ledger.as_ref().is_some_and(|ledger| !(4 << 10..=1 << 20).contains(&ledger.segment_bytes_max.0)) {
+        at.at("pipeline.ledger.segment_bytes_max", "must be \"4KiB\" to \"1MiB\", which brokers take by default");
+    }
+}
+
+fn restart(at: &mut At<'_>, path: &str, restart: &Restart) {
+    at.some(&format!("{path}.period"), restart.period);
+}
+
+fn check_stage(at: &mut At<'_>, path: &str, stage: &Stage, context: StepContext<'_>) {
+    let retry = &stage.retry;
+    at.some(&format!("{path}.timeout"), stage.timeout);
+    at.some(&format!("{path}.retry.initial"), retry.initial);
+    restart(at, &format!("{path}.restart"), &stage.restart);
+    if retry.initial.0 > retry.max.0 {
+        at.at(&format!("{path}.retry.max"), format_args!("must be at least retry.initial ({})", retry.initial));
+    }
+    if stage.isolation == Isolation::Process {
+        at.at(
+            &format!("{path}.isolation"),
+            "workers as processes of their own come with a later version; valid here: \"thread\"",
+        );
+    }
+    for (index, step) in stage.steps.iter().enumerate() {
+        let path = format!("{path}.steps[{index}].{}", step.name());
+        for why in step.check(context) {
+            at.at(&path, why);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What routes must agree on, across all pipelines. Never serves one.
+
+use super::{At, Found, Loaded};
+use crate::config::document::Document;
+use crate::config::pipeline::PipelineFile;
+use crate::config::route::{Method, Reply, RouteFile};
+use crate::config::text::{KeyFrom, RouteKeyFrom};
+use bulkhead_core::record::ID_HEADER;
+
+pub(super) fn check(found: &mut Found, loaded: &Loaded) {
+    let mut earlier: Vec<(&Document, &RouteFile)> = Vec::new();
+    for (document, file) in &loaded.pipelines {
+        for (index, route) in file.route.iter().enumerate() {
+            let path = format!("route[{index}]");
+            let mut at = At { document, found };
+            kind(&mut at, &path, route);
+            if let Some(results) = &route.results {
+                pipeline_exists(found, loaded, document, &path, results.pipeline.as_ref().map(|name| name.0.as_str()));
+            }
+            keys(&mut At { document, found }, &path, route, file);
+            let clash =
+                earlier.iter().find(|(_, other)| other.method == route.method && other.path.overlaps(&route.path));
+            if let Some((other, first)) = clash {
+                let why = format_args!(
+                    "{} {} of {} answers the same requests",
+                    first.method.as_str(),
+                    first.path,
+                    other.name
+                );
+                found.at(document, &format!("{path}.path"), why);
+            }
+            earlier.push((document, route));
+        }
+    }
+}
+
+/// A route does one thing, with the method for it.
+fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    let variables = route.path.variables().len();
+    let method = format!("{path}.method");
+    match (&route.produce, &route.results) {
+        (Some(_), None) => {
+            if variables != 0 {
+                at.at(&format!("{path}.path"), "a route that produces has no variables: nothing would use them");
+            }
+            if route.method == Method::Get {
+                at.at(&method, "a route that produces is no GET; valid: \"POST\", \"PUT\"");
+            }
+        }
+        (None, Some(_)) => {
+            if variables != 1 {
+                at.at(&format!("{path}.path"), "needs exactly one variable, the job's id: /api/results/{jobId}");
+            }
+            if route.method != Method::Get {
+                at.at(&method, "a route that answers for jobs is a GET");
+            }
+            if route.reply.is_some() {
+                at.at(&format!("{path}.reply"), "only a route that produces has one");
+            }
+        }
+        (None, None) => at.at(path, "does nothing: give it produce = { … } or results = { … }"),
+        (Some(_), Some(_)) => at.at(path, "has both produce and results: make two routes of it"),
+    }
+    if matches!(route.reply, Some(Reply::Claimed | Reply::Result)) {
+        at.at(
+            &format!("{path}.reply"),
+            "waiting for more than acceptance comes with a later version; valid here: \"accepted\"",
+        );
+    }
+}
+
+fn pipeline_exists(found: &mut Found, loaded: &Loaded, document: &Document, path: &str, name: Option<&str>) {
+    let Some(name) = name else { return };
+    let path = format!("{path}.results.pipeline");
+    let names = || loaded.pipelines.iter().map(|(_, file)| file.pipeline.name.0.as_str());
+    if loaded.incomplete || document.is_bad(&path) || names().any(|known| known == name) {
+        return;
+    }
+    let known = loaded.pipelines.iter().filter(|(document, _)| !document.is_bad("pipeline.name"));
+    let known: Vec<_> = known.map(|(_, file)| file.pipeline.name.0.as_str()).collect();
+    found.problems.push(document.problem(&path, "there is no such pipeline").choices(name, known));
+}
+
+/// Dedupe holds within a partition: what has one ledger key must have one record key.
+fn keys(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
+    let (Some(produce), Some(ledger)) = (&route.produce, &file.pipeline.ledger) else { return };
+    let follows = match (&produce.key.0, &ledger.key.0) {
+        (_, KeyFrom::Key) => true,
+        (RouteKeyFrom::Id, KeyFrom::Header(name)) => name == ID_HEADER,
+        (RouteKeyFrom::Header(key), KeyFrom::Header(name)) => key.eq_ignore_ascii_case(name),
+    };
+    if !follows {
+        let why = format_args!(
+            "records of one ledger key ({}) may get different keys ({}), so lie in different partitions, where they are not \
+             recognised as the same",
+            ledger.key, produce.key
+        );
+        at.warn(&format!("{path}.produce"), why);
+    }
+}

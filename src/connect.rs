@@ -1,0 +1,63 @@
+//! Holds a config against the log it names: reachable, and the topics as the config says. Never changes anything there.
+
+use crate::config::{Config, Pipeline};
+use bulkhead_actors::log::{Log, LogError};
+use std::time::Duration;
+
+/// How long brokers may take to answer.
+const PING: Duration = Duration::from_secs(10);
+
+/// What the log said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// What would keep a pipeline from running.
+    pub problems: Vec<String>,
+    /// What will be done at the first start.
+    pub notes: Vec<String>,
+}
+
+/// Asks the log for every topic of every pipeline.
+#[must_use]
+pub fn check(log: &dyn Log, config: &Config) -> Findings {
+    let mut findings = Findings::default();
+    if let Err(why) = log.ping(PING) {
+        let brokers = &config.daemon.kafka.brokers;
+        findings.problems.push(if brokers.is_empty() { why.to_string() } else { format!("{brokers}: {why}") });
+        return findings;
+    }
+    for pipeline in &config.pipelines {
+        for (topic, partitions, is_fixed) in topics(pipeline) {
+            let wanted = pipeline.source.partitions;
+            match log.topic(&topic) {
+                Ok(Some(info)) if is_fixed && info.partitions != partitions => findings.problems.push(format!(
+                    "pipeline {}: topic {topic} has {} partitions, the config says {wanted} (source.partitions); the ledger \
+                     and the order of records rest on that number, so change the config, or drain and recreate the topic",
+                    pipeline.name, info.partitions
+                )),
+                Ok(Some(_)) => {}
+                Ok(None) => findings.notes.push(format!(
+                    "pipeline {}: topic {topic} does not exist yet; `bulkhead run` creates it with {partitions} partitions",
+                    pipeline.name
+                )),
+                Err(why) => findings.problems.push(said(pipeline, &topic, &why)),
+            }
+        }
+    }
+    findings
+}
+
+/// A pipeline's topics, the partitions they get, and whether they must have as many.
+fn topics(pipeline: &Pipeline) -> Vec<(String, i32, bool)> {
+    let partitions = pipeline.source.partitions;
+    let mut topics = vec![(pipeline.source.topic.0.clone(), partitions, true)];
+    if pipeline.ledger.is_some() {
+        topics.push((pipeline.ledger_topic(), partitions, true));
+    }
+    topics.push((pipeline.output.topic.0.clone(), partitions, false));
+    topics.push((pipeline.dlq.topic.0.clone(), partitions, false));
+    topics
+}
+
+fn said(pipeline: &Pipeline, topic: &str, why: &LogError) -> String {
+    format!("pipeline {}: topic {topic}: {why}", pipeline.name)
+}

@@ -1,0 +1,70 @@
+//! What a config holds, for people. Never judges it.
+
+use crate::config::route::{Route, RouteKind};
+use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
+use crate::config::{Config, Pipeline};
+use bulkhead_actors::log::Delivery;
+use std::fmt::Write;
+
+/// Every pipeline with its topics, stages, steps and routes.
+#[must_use]
+pub fn list(config: &Config) -> String {
+    let mut text = String::new();
+    for pipeline in &config.pipelines {
+        one(pipeline, &mut text).expect("writing to a String never fails");
+    }
+    text
+}
+
+/// How many of each there are.
+#[must_use]
+pub fn summary(config: &Config) -> String {
+    let stages = config.pipelines.iter().map(|pipeline| pipeline.stages.len()).sum();
+    let routes = config.pipelines.iter().map(|pipeline| pipeline.routes.len()).sum();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let pipelines = config.pipelines.len();
+    format!("no problems: {}, {}, {}", count(pipelines, "pipeline"), count(stages, "stage"), count(routes, "route"))
+}
+
+fn one(pipeline: &Pipeline, text: &mut String) -> std::fmt::Result {
+    let delivery = match pipeline.delivery {
+        Delivery::ExactlyOnce => "exactly once",
+        Delivery::AtLeastOnce => "at least once",
+    };
+    let source = &pipeline.source;
+    writeln!(text, "pipeline {} ({delivery})", pipeline.name)?;
+    writeln!(text, "  source {} · {} partitions · group {}", source.topic, source.partitions, source.group)?;
+    if let Some(ledger) = &pipeline.ledger {
+        writeln!(text, "  ledger {} · {} for {}", pipeline.ledger_topic(), ledger.key, ledger.ttl)?;
+    }
+    for stage in &pipeline.stages {
+        let steps: Vec<_> = stage.steps.iter().map(|step| step.name()).collect();
+        let workers = if stage.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", stage.workers) };
+        writeln!(text, "  stage  {} · {workers} · {}", stage.name, steps.join(" → "))?;
+    }
+    let key = match &pipeline.output.key.0 {
+        KeyFrom::Key => "the source record's key".to_owned(),
+        KeyFrom::Header(name) => format!("the header {name}"),
+    };
+    writeln!(text, "  output {} · keyed by {key}", pipeline.output.topic)?;
+    writeln!(text, "  dlq    {}", pipeline.dlq.topic)?;
+    pipeline.routes.iter().try_for_each(|one| route(one, text))
+}
+
+fn route(route: &Route, text: &mut String) -> std::fmt::Result {
+    let does = match &route.does {
+        RouteKind::Results(results) => format!("results of {} by {{{}}}", results.pipeline, results.variable),
+        RouteKind::Produce(produce) => {
+            let content = match &produce.content {
+                ContentFrom::Body => "the body".to_owned(),
+                ContentFrom::Field(name) => format!("the field {name}"),
+            };
+            let key = match &produce.key {
+                RouteKeyFrom::Id => "the job id".to_owned(),
+                RouteKeyFrom::Header(name) => format!("the header {name}"),
+            };
+            format!("{content}, at most {}, keyed by {key}, becomes a record", produce.body_max)
+        }
+    };
+    writeln!(text, "  route  {} {} · {does}", route.method.as_str(), route.path)
+}
