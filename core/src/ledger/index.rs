@@ -181,6 +181,12 @@ impl Index {
         self.floor
     }
 
+    /// Whether a key counts.
+    #[must_use]
+    pub fn contains(&self, key: KeyHash) -> bool {
+        self.get(key).is_some()
+    }
+
     /// What is known of a key that counts.
     pub(crate) fn get(&self, key: KeyHash) -> Option<Known> {
         let (part, key) = place(key);

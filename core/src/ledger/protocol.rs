@@ -29,8 +29,20 @@ pub struct Claimed {
 pub struct Open {
     /// The batch.
     pub ticket: Ticket,
-    /// The claims of all its records, in offset order.
-    pub claims: Vec<Claimed>,
+    /// Those of its claims that were answered [`Standing::Fresh`]. They are taken at their word: asked again, a key
+    /// that had just expired would be answered otherwise.
+    pub fresh: Vec<Claimed>,
+}
+
+impl Open {
+    /// What is open of a batch that has its answers, however far it has come.
+    #[must_use]
+    pub fn of(batch: &Batch) -> Self {
+        let records = batch.records.iter().zip(&batch.claims).zip(&batch.outcomes);
+        let fresh = records.filter(|(_, outcome)| !matches!(outcome, Outcome::Duplicate(_) | Outcome::Conflict(_)));
+        let fresh = fresh.map(|((record, claim), _)| Claimed { offset: record.offset, claim: *claim });
+        Self { ticket: batch.ticket, fresh: fresh.collect() }
+    }
 }
 
 /// The answer to one claim.
@@ -85,7 +97,7 @@ pub struct ShardSpec {
 pub enum Start {
     /// The partition was assigned: nobody works on it.
     Assigned,
-    /// An earlier shard of the same assignment died: these batches have its answers and are not settled, by ticket.
+    /// An earlier shard of the same assignment died: these batches have its answers and are not settled.
     Restarted(Vec<Open>),
 }
 

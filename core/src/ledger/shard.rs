@@ -36,6 +36,7 @@ struct Tail {
     seq: SegmentSeq,
     position: Position,
     closes: bool,
+    expired_below: SegmentSeq,
     wire: Bytes,
 }
 
@@ -47,6 +48,7 @@ impl Tail {
             seq: segment.seq(),
             position: segment.position(),
             closes: segment.closes(),
+            expired_below: segment.expired_below(),
             wire: segment.wire().clone(),
         }
     }
@@ -82,6 +84,8 @@ pub struct Shard {
     waiting: VecDeque<(Ticket, Vec<Claimed>, WallMs)>,
     /// The `expired_below` that was told last.
     told: SegmentSeq,
+    /// What the cache was last trimmed to.
+    trimmed: SegmentSeq,
 }
 
 impl Shard {
@@ -106,6 +110,7 @@ impl Shard {
             early: Vec::new(),
             waiting: VecDeque::new(),
             told: SegmentSeq(0),
+            trimmed: SegmentSeq(0),
         }
     }
 
@@ -131,7 +136,6 @@ impl Shard {
         if let Start::Restarted(open) = start {
             self.restarted = true;
             self.open = open;
-            self.open.sort_by_key(|open| open.ticket.seq);
         }
         self.phase = Phase::Loading;
         effects.push(Effect::LoadCache);
@@ -247,7 +251,13 @@ impl Shard {
         let floor = self.index.floor();
         if floor > self.told {
             self.told = floor;
-            effects.extend([Effect::Expire(floor), Effect::Trim(floor)]);
+            effects.push(Effect::Expire(floor));
+        }
+        // The cache follows what is recorded: a shard that loads it can tell what expired from what is missing.
+        let recorded = self.tail.as_ref().map_or(SegmentSeq(0), |tail| tail.expired_below);
+        if self.caching && recorded > self.trimmed {
+            self.trimmed = recorded;
+            effects.push(Effect::Trim(recorded));
         }
     }
 
@@ -281,8 +291,13 @@ impl Shard {
         self.phase = Phase::Ready;
         self.give_up_at = None;
         self.restarted = true;
-        for Open { ticket, claims } in std::mem::take(&mut self.open) {
-            self.answer(ticket.seq, &claims);
+        for Open { ticket, fresh } in std::mem::take(&mut self.open) {
+            for Claimed { offset, claim } in fresh {
+                // It may be committed, and only its settling still under way.
+                if self.index.get(claim.key).is_none_or(|known| known.offset != offset) {
+                    self.overlay.insert(ticket.seq, offset, claim);
+                }
+            }
         }
         let early = std::mem::take(&mut self.early);
         self.committed(early, effects);
@@ -308,6 +323,7 @@ impl Shard {
                 return self.catch_up(Duration::ZERO, effects);
             }
             if found < expected {
+                segment.entries().iter().for_each(|entry| self.overlay.settle(entry));
                 let same = self.tail.as_ref().is_none_or(|tail| tail.seq != found || tail.wire == segment.wire());
                 effects.extend((!same).then_some(Effect::Anomaly(Anomaly::Fork { expected, found })));
                 continue;
