@@ -4,6 +4,7 @@
 //! fjall cuts its journal at the first damage and opens without what came after. The count, written after each
 //! commit was made durable, shows such a loss: a store that holds fewer commits than it acknowledged is damaged.
 
+use super::codec::checksum;
 use crate::log::LogError;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -76,7 +77,7 @@ impl Directory {
     pub(super) fn acknowledge(&self, commits: u64) -> Result<(), LogError> {
         let mut mark = [0; 12];
         mark[..8].copy_from_slice(&commits.to_be_bytes());
-        mark[8..].copy_from_slice(&crc32fast::hash(&commits.to_be_bytes()).to_be_bytes());
+        mark[8..].copy_from_slice(&checksum(&commits.to_be_bytes()).to_be_bytes());
         self.acknowledged.write_all_at(&mark, 0).map_err(|e| io_error(&self.path, &e))
     }
 
@@ -89,7 +90,7 @@ impl Directory {
             Err(e) => return Err(io_error(&self.path, &e)),
         }
         let ([count @ .., _, _, _, _], [.., a, b, c, d]) = (mark, mark);
-        if crc32fast::hash(&count) != u32::from_be_bytes([a, b, c, d]) {
+        if checksum(&count) != u32::from_be_bytes([a, b, c, d]) {
             return Err(damaged(&self.path, format!("{ACKNOWLEDGED} is not what was written")));
         }
         Ok(Some(u64::from_be_bytes(count)))

@@ -3,6 +3,7 @@
 
 mod codec;
 mod directory;
+mod integrity;
 mod keys;
 mod store;
 
@@ -67,17 +68,20 @@ impl EmbeddedLog {
     /// `Refused` where another process holds the directory, it cannot be written, or the log is damaged;
     /// `Unavailable` where there is no room. Each names the directory.
     pub fn open(dir: impl AsRef<Path>, options: &EmbeddedOptions) -> Result<Self, LogError> {
+        let dir = dir.as_ref().to_owned();
         let local = LocalOptions {
+            name: format!("the log in {}", dir.display()),
             record_bytes_max: options.record_bytes_max,
             read_bytes_max: options.read_bytes_max,
             transaction_bytes_max: options.transaction_bytes_max,
+            reopen_after: Duration::from_secs(1),
             writer: Some(WriterOptions {
                 waiting_max: options.waiting_max,
                 waiting_bytes_max: options.waiting_bytes_max,
                 retain_every: options.retain_every,
             }),
         };
-        let (dir, options) = (dir.as_ref().to_owned(), options.clone());
+        let options = options.clone();
         Ok(Self(LocalLog::open(move || Ok(Box::new(FjallStore::open(&dir, &options)?)), &local)?))
     }
 

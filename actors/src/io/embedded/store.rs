@@ -1,7 +1,7 @@
 //! Topics, records and positions in fjall. Never answers a write before it is on the disk.
 
 use super::directory::{Directory, damaged, io_error};
-use super::{EmbeddedOptions, codec, keys};
+use super::{EmbeddedOptions, codec, integrity, keys};
 use crate::io::local::store::{GroupKey, Loaded, ReadLimit, Slot, Span, Store, TopicMeta, Writes};
 use crate::log::LogError;
 use bulkhead_core::ids::{Offset, Partition, Position};
@@ -10,6 +10,7 @@ use bulkhead_core::time::WallMs;
 use fjall::config::{BlockSizePolicy, FilterPolicy};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,7 @@ impl FjallStore {
     pub(super) fn open(path: &Path, options: &EmbeddedOptions) -> Result<Self, LogError> {
         let directory = Directory::take(path)?;
         let at = directory.store(|store| create(store, path, options))?;
+        integrity::check(path, &at)?;
         let db = database(&at, options).map_err(|e| fault(path, e))?;
         // fjall drops a keyspace whose files are damaged in some ways, and would make an empty one instead.
         if let Some(missing) = [RECORDS, META].into_iter().find(|name| !db.keyspace_exists(name)) {
@@ -208,12 +210,18 @@ fn keyspaces(db: &Database, options: &EmbeddedOptions) -> fjall::Result<(Keyspac
 /// What a failure of fjall means, by what the caller should do about it.
 fn fault(path: &Path, e: fjall::Error) -> LogError {
     match e {
+        // The directory itself was there: one of the store's own files is not, or not whole.
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e))
+            if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData) =>
+        {
+            damaged(path, e)
+        }
         fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => io_error(path, &e),
         fjall::Error::Poisoned => {
             let path = path.display();
             LogError::Unavailable(format!("a write to the log in {path} failed before: it is opened again"))
         }
-        fjall::Error::InvalidVersion(version) => {
+        fjall::Error::InvalidVersion(Some(version)) => {
             let path = path.display();
             LogError::Refused(format!("the log in {path} was written by another version of its store ({version:?})"))
         }

@@ -73,6 +73,8 @@ pub(super) struct Limits {
     pub(super) read_bytes_max: usize,
     /// How many bytes one transaction holds at most.
     pub(super) transaction_bytes_max: usize,
+    /// How long a store that failed is left alone before it is opened again.
+    pub(super) reopen_after: Duration,
 }
 
 enum Health {
@@ -85,12 +87,12 @@ enum Health {
     Closed,
 }
 
-/// How long a store that failed is left alone before it is opened again.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// How many records one turn of retention deletes from a partition at most.
 const TRIM_RECORDS_MAX: usize = 2_000;
 
 pub(super) struct Broker {
+    /// What people know the store by.
+    name: String,
     opener: Opener,
     health: RwLock<Health>,
     /// Held while writing: whoever takes it knows that no write is under way.
@@ -104,15 +106,17 @@ pub(super) struct Broker {
 
 impl Broker {
     pub(super) fn open(
+        name: String,
         opener: Opener,
         queue: Option<Queue>,
         limits: Limits,
         clock: fn() -> WallMs,
     ) -> Result<Self, LogError> {
-        let store = guarded(&opener)?;
+        let store = guarded(&name, &opener)?;
         let mut catalog = Catalog::default();
-        catalog.adopt(guarded(|| store.load())?);
+        catalog.adopt(guarded(&name, || store.load())?);
         Ok(Self {
+            name,
             opener,
             health: RwLock::new(Health::Open(store)),
             writing: Mutex::new(()),
@@ -131,7 +135,7 @@ impl Broker {
     /// Runs `call` on the store; damage that makes the store panic is an error like others.
     fn with_store<T>(&self, call: impl FnOnce(&dyn Store) -> Result<T, LogError>) -> Result<T, LogError> {
         match &*self.health.read() {
-            Health::Open(store) => guarded(|| call(store.as_ref())),
+            Health::Open(store) => guarded(&self.name, || call(store.as_ref())),
             Health::Broken { why, .. } => Err(why.clone()),
             Health::Closed => Err(LogError::ClientDead("the log is closed".to_owned())),
         }
@@ -248,7 +252,7 @@ impl Broker {
     fn break_down(&self, why: &LogError) {
         tracing::error!(error = %why, "the log's store failed while writing; it is opened again");
         // Dropped here, so that the store's lock is free when it is opened again.
-        *self.health.write() = Health::Broken { why: why.clone(), retry_at: Instant::now() + REOPEN_AFTER };
+        *self.health.write() = Health::Broken { why: why.clone(), retry_at: Instant::now() + self.limits.reopen_after };
     }
 
     /// Opens a failed store again when it is time to, and takes over what it really holds. When to come back, if it
@@ -259,7 +263,8 @@ impl Broker {
             Health::Broken { .. } => {}
             Health::Open(_) | Health::Closed => return None,
         }
-        let opened = guarded(&self.opener).and_then(|store| guarded(|| store.load()).map(|loaded| (store, loaded)));
+        let load = |store: Box<dyn Store>| guarded(&self.name, || store.load()).map(|loaded| (store, loaded));
+        let opened = guarded(&self.name, &self.opener).and_then(load);
         match opened {
             Ok((store, loaded)) => {
                 self.catalog.lock().adopt(loaded);
@@ -269,7 +274,7 @@ impl Broker {
                 None
             }
             Err(why) => {
-                let retry_at = Instant::now() + REOPEN_AFTER;
+                let retry_at = Instant::now() + self.limits.reopen_after;
                 *self.health.write() = Health::Broken { why, retry_at };
                 Some(retry_at)
             }
@@ -385,10 +390,10 @@ fn admit(catalog: &Catalog, unit: &Unit) -> Result<(), Denied> {
 }
 
 /// A store that panics (damaged files can make it) has failed, not its caller.
-pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+fn guarded<T>(name: &str, call: impl FnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(LogError::Refused(format!("the log's store panicked, which damage can cause: {text}")))
+        Err(LogError::Refused(format!("{name} is damaged: its store panicked: {text}")))
     })
 }

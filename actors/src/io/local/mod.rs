@@ -8,6 +8,8 @@ mod publisher;
 mod queue;
 mod reader;
 pub(super) mod store;
+#[cfg(test)]
+mod tests;
 
 use crate::log::{
     AssignmentListener, Extent, Group, GroupSpec, Log, LogError, Producer, Reader, Tail, TopicInfo, TopicSpec,
@@ -27,9 +29,13 @@ use store::{GroupKey, Store};
 /// What a log inside the process may use.
 #[derive(Clone, Debug)]
 pub(super) struct LocalOptions {
+    /// What people know the store by, to be said in errors.
+    pub(super) name: String,
     pub(super) record_bytes_max: usize,
     pub(super) read_bytes_max: usize,
     pub(super) transaction_bytes_max: usize,
+    /// How long a store that failed is left alone before it is opened again.
+    pub(super) reopen_after: Duration,
     /// A thread that gathers writes; without it each caller writes for itself.
     pub(super) writer: Option<WriterOptions>,
 }
@@ -57,12 +63,13 @@ impl LocalLog {
             record_bytes_max: options.record_bytes_max,
             read_bytes_max: options.read_bytes_max,
             transaction_bytes_max: options.transaction_bytes_max,
+            reopen_after: options.reopen_after,
         };
         let queue = options
             .writer
             .as_ref()
             .map(|writer| Queue::new(QueueLimits { requests: writer.waiting_max, bytes: writer.waiting_bytes_max }));
-        let broker = Arc::new(Broker::open(Box::new(opener), queue, limits, wall_clock)?);
+        let broker = Arc::new(Broker::open(options.name.clone(), Box::new(opener), queue, limits, wall_clock)?);
         let spawn = |writer: &WriterOptions| queue::spawn_writer(broker.clone(), writer.retain_every);
         let writer = options.writer.as_ref().map(spawn).transpose();
         let writer = writer.map_err(|e| LogError::Unavailable(format!("no thread for the log's writer: {e}")))?;

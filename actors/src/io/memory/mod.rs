@@ -9,7 +9,8 @@ pub use faults::{CommitFault, Faults, FaultyLog, Held, Moment, Rates};
 use super::local::{LocalLog, LocalOptions};
 use crate::log::LogError;
 use std::sync::Arc;
-use store::MemoryStore;
+use std::time::Duration;
+pub(super) use store::MemoryStore;
 
 /// What a memory log may use.
 #[derive(Clone, Debug)]
@@ -35,9 +36,11 @@ impl MemoryLog {
     /// None that is known; opening is the same code as for logs that can fail.
     pub fn open(options: &MemoryOptions) -> Result<(Arc<FaultyLog>, Faults), LogError> {
         let options = LocalOptions {
+            name: "the log in memory".to_owned(),
             record_bytes_max: options.record_bytes_max,
             read_bytes_max: 16 * 1024 * 1024,
             transaction_bytes_max: 256 * 1024 * 1024,
+            reopen_after: Duration::ZERO,
             writer: None,
         };
         let store = MemoryStore::default();

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Shared by its clones, so that a log that is opened again finds what it wrote.
 #[derive(Clone, Default)]
-pub(super) struct MemoryStore(Arc<Mutex<Content>>);
+pub(in crate::io) struct MemoryStore(Arc<Mutex<Content>>);
 
 #[derive(Default)]
 struct Content {
