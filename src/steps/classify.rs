@@ -4,6 +4,8 @@
 //! `{"label", "score", "top": [{"label", "score"}, …]}`, with the same key, timestamp and headers but for `content-type`.
 //! Never fetches, never stores, and never answers for a picture it could not read: that one is rejected.
 
+use super::StepContext;
+use crate::config::units::Size;
 use crate::vision::decode::{Limits, decode};
 use crate::vision::describe::is_below;
 use crate::vision::model::Described;
@@ -15,7 +17,7 @@ use bulkhead_core::fault::Fault;
 use bulkhead_core::record::{Header, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,24 +27,65 @@ const CONTENT_TYPE: &str = "content-type";
 const JSON: &[u8] = b"application/json";
 /// More would only wait for each other.
 const THREADS_MAX: usize = 256;
+/// What a decoder takes beside its pixels.
+const DECODER_BYTES: u64 = 1 << 20;
+/// 8 GB of pixels.
+const PIXELS_MAX: u64 = 1_000_000_000;
 
 /// `{ classify = { model = "models/digits.toml", top = 3 } }`
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifyConfig {
-    /// The model's description, relative to the configuration directory.
+    /// The model's description, relative to the config directory.
     pub model: PathBuf,
-    /// How many classes an answer names, best first; as the description says where it is not given.
+    /// How many classes an answer names, best first. Absent: as the description says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub top: Option<usize>,
     /// Threads that work on one picture, in each worker. More workers mostly do more than more threads.
     #[serde(default = "default_threads")]
+    #[schemars(range(min = 1, max = 256))]
     pub threads: usize,
-    /// Pixels of a picture; a larger one is rejected from its header. 4096 x 4096 where it is not given.
-    pub pixels_max: Option<u64>,
+    /// What a picture may cost; a larger one is rejected before memory is taken.
+    #[serde(default)]
+    pub image: ImageLimits,
 }
 
 fn default_threads() -> usize {
     1
+}
+
+/// What a picture may cost.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImageLimits {
+    /// Its encoded size.
+    pub bytes_max: Size,
+    /// Pixels of its longer side.
+    #[schemars(range(min = 1))]
+    pub side_max: u32,
+    /// Pixels in all. A worker takes up to about 8 bytes for each.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub pixels_max: u64,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        let Limits { bytes_max, side_max, pixels_max, .. } = Limits::default();
+        Self { bytes_max: Size(bytes_max as u64), side_max, pixels_max }
+    }
+}
+
+impl From<ImageLimits> for Limits {
+    fn from(image: ImageLimits) -> Self {
+        let ImageLimits { bytes_max, side_max, pixels_max } = image;
+        Self {
+            bytes_max: bytes_max.bytes(),
+            side_max,
+            pixels_max,
+            alloc_max: pixels_max.saturating_mul(4).saturating_add(DECODER_BYTES),
+        }
+    }
 }
 
 impl ClassifyConfig {
@@ -52,7 +95,7 @@ impl ClassifyConfig {
         let mut problems = Vec::new();
         if !is_below(&self.model) {
             problems.push(format!(
-                "model: `{}` must be a path below the configuration directory, without `..`",
+                "model: `{}` must be a path below the config directory, without `..`",
                 self.model.display()
             ));
         }
@@ -62,22 +105,29 @@ impl ClassifyConfig {
         if !(1..=THREADS_MAX).contains(&self.threads) {
             problems.push(format!("threads: {}; 1 to {THREADS_MAX} are possible", self.threads));
         }
-        if self.pixels_max == Some(0) {
-            problems.push("pixels_max: 0 would reject every picture; at least 1 is needed".to_owned());
+        let ImageLimits { bytes_max, side_max, pixels_max } = self.image;
+        for (key, limit, most) in [
+            ("bytes_max", bytes_max.0, u64::MAX),
+            ("side_max", side_max.into(), u64::MAX),
+            ("pixels_max", pixels_max, PIXELS_MAX),
+        ] {
+            if limit == 0 {
+                problems.push(format!("image.{key}: 0 would reject every picture; at least 1 is needed"));
+            } else if limit > most {
+                problems.push(format!(
+                    "image.{key}: {limit} is no limit that memory could hold; at most {most} is possible"
+                ));
+            }
         }
         problems
     }
 
     /// Everything that is wrong with it and with what it names: the description, the model's file and SHA-256, its graph,
-    /// its labels. `dir` is the configuration directory, `library` the setting `onnxruntime`.
+    /// its labels.
     #[must_use]
-    pub fn check(&self, dir: &Path, library: Option<&Path>) -> Vec<String> {
-        let problems = self.problems();
-        if !problems.is_empty() {
-            return problems;
-        }
-        match Described::load(&dir.join(&self.model)) {
-            Ok(described) => Loaded::load(&described, library, self.threads).err().unwrap_or_default(),
+    pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
+        match self.described(context.dir) {
+            Ok(described) => Loaded::load(&described, context.onnxruntime, self.threads).err().unwrap_or_default(),
             Err(problems) => problems,
         }
     }
@@ -86,24 +136,21 @@ impl ClassifyConfig {
     /// read, and its SHA-256 compared, for each.
     ///
     /// # Errors
-    /// Everything that is wrong with the configuration or the description.
-    pub fn factory(&self, dir: &Path, library: Option<&Path>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
-        let problems = self.problems();
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        let described = Described::load(&dir.join(&self.model))?;
-        let defaults = Limits::default();
-        let pixels_max = self.pixels_max.unwrap_or(defaults.pixels_max);
-        // 4 bytes a pixel, as the defaults have it.
-        let limits = Limits { pixels_max, alloc_max: pixels_max.saturating_mul(4).max(defaults.alloc_max), ..defaults };
+    /// Everything that is wrong with the settings or the description.
+    pub fn factory(&self, context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
+        let described = self.described(context.dir)?;
         Ok(Arc::new(Factory {
             top: self.top.unwrap_or(described.description.top),
             described: Arc::new(described),
-            library: library.map(Path::to_owned),
+            library: context.onnxruntime.map(Path::to_owned),
             threads: self.threads,
-            limits,
+            limits: self.image.into(),
         }))
+    }
+
+    fn described(&self, dir: &Path) -> Result<Described, Vec<String>> {
+        let problems = self.problems();
+        if problems.is_empty() { Described::load(&dir.join(&self.model)) } else { Err(problems) }
     }
 }
 

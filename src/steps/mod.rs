@@ -15,6 +15,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepConfig {
+    /// Names what a picture shows, by an ONNX model.
+    Classify(classify::ClassifyConfig),
     /// Lets every record pass as it is.
     Pass(pass::PassConfig),
     /// Fails as records ask it to, for tests; only with `--chaos`.
@@ -29,6 +31,7 @@ pub struct StepContext<'a> {
     /// Whether chaos was asked for on the command line.
     pub chaos: bool,
     /// ONNX Runtime's library, where the config names one.
+    /// ONNX Runtime's shared library, where the configuration names one.
     pub onnxruntime: Option<&'a Path>,
 }
 
@@ -37,6 +40,7 @@ impl StepConfig {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Classify(_) => classify::NAME,
             Self::Pass(_) => pass::NAME,
             Self::Chaos(_) => chaos::NAME,
         }
@@ -47,6 +51,7 @@ impl StepConfig {
     #[must_use]
     pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
         match self {
+            Self::Classify(config) => config.check(context),
             Self::Pass(_) => Vec::new(),
             Self::Chaos(config) => config.check(context),
         }
@@ -61,5 +66,12 @@ impl StepConfig {
             Self::Pass(_) => Ok(Arc::new(pass::PassFactory)),
             Self::Chaos(config) => Ok(Arc::new(config.factory())),
         }
+    /// What [`Self::check`] says, where it was not asked or where a file has changed since.
+    pub fn factory(&self, context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
+        Ok(match self {
+            Self::Classify(config) => config.factory(context)?,
+            Self::Pass(_) => Arc::new(pass::PassFactory),
+            Self::Chaos(config) => Arc::new(config.factory()),
+        })
     }
 }
