@@ -30,10 +30,6 @@ pub struct Daemon {
     /// The port for operators: health, metrics, `/actors`.
     #[serde(default)]
     pub admin: Admin,
-    /// ONNX Runtime's shared library, for steps that run models. Absent: `ORT_DYLIB_PATH`, then where `make setup` puts it,
-    /// then beside the executable. A relative path starts at the working directory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub onnxruntime: Option<PathBuf>,
     /// The Kafka cluster. Without brokers the daemon runs on its embedded log, which is for one machine.
     #[serde(default)]
     pub kafka: Kafka,

@@ -31,7 +31,6 @@ pub struct StepContext<'a> {
     /// Whether chaos was asked for on the command line.
     pub chaos: bool,
     /// ONNX Runtime's library, where the config names one.
-    /// ONNX Runtime's shared library, where the configuration names one.
     pub onnxruntime: Option<&'a Path>,
 }
 
@@ -61,12 +60,6 @@ impl StepConfig {
     ///
     /// # Errors
     /// What is wrong with its settings or with what they name, as [`StepConfig::check`] says it: files can change after it.
-    pub fn factory(&self, _context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
-        match self {
-            Self::Pass(_) => Ok(Arc::new(pass::PassFactory)),
-            Self::Chaos(config) => Ok(Arc::new(config.factory())),
-        }
-    /// What [`Self::check`] says, where it was not asked or where a file has changed since.
     pub fn factory(&self, context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
         Ok(match self {
             Self::Classify(config) => config.factory(context)?,
