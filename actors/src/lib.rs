@@ -3,7 +3,10 @@
 //! Never parses configuration, serves HTTP or knows a concrete step.
 
 pub mod io;
+pub mod clock;
 pub mod log;
 pub mod metrics;
 pub mod results;
+pub mod shell;
 pub mod step;
+pub mod supervisor;
