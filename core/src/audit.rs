@@ -165,8 +165,8 @@ pub fn audit<I: Ord + Clone + Debug>(
     violations
 }
 
-/// A reader that was there all the time must have seen the beginning of what a reader sees in the end, in the same order.
-/// Returns, for the topic-partitions where that is not so, how many outcomes the two have in common.
+/// A reader that was there all the time must have seen the beginning of what a reader sees in the end, in the same
+/// order. Returns, for the topic-partitions where that is not so, how many outcomes the two have in common.
 #[must_use]
 pub fn not_a_prefix<I: Eq>(during: &[Visible<I>], after: &[Visible<I>]) -> Vec<(Arc<str>, Partition, usize)> {
     fn by_partition<I>(visible: &[Visible<I>]) -> BTreeMap<(&Arc<str>, Partition), Vec<&Visible<I>>> {

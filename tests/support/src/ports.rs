@@ -1,5 +1,5 @@
-//! TCP ports that stay ours while their server is down. Never in the kernel's range for outgoing connections: a client that
-//! keeps trying a dead port of that range can end up connected to itself, and then the server cannot come back.
+//! TCP ports that stay ours while their server is down. Never in the kernel's range for outgoing connections: a
+//! client that keeps trying a dead port of that range can end up connected to itself, and the server cannot come back.
 
 use std::fs::{self, File};
 use std::net::TcpListener;

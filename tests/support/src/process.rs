@@ -122,7 +122,7 @@ impl Process {
     /// When there is no shell to send it with.
     pub fn signal(&self, signal: Signal) {
         if self.exit_status().is_none() {
-            // The shell's own `kill`: there need not be a program of that name. A child that ended just now is no error.
+            // The shell's own `kill`: there need not be a program of that name. A child that has just ended is fine.
             let script = format!("kill -{} {} 2>/dev/null || true", signal.as_str(), self.pid);
             let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
             assert!(status.success(), "{}: the shell could not send SIG{}", self.name, signal.as_str());
