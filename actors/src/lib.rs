@@ -2,10 +2,11 @@
 //!
 //! Never parses configuration, serves HTTP or knows a concrete step.
 
-pub mod io;
 pub mod clock;
+pub mod io;
 pub mod log;
 pub mod metrics;
+pub mod pipeline;
 pub mod results;
 pub mod shell;
 pub mod step;

@@ -17,6 +17,8 @@ pub enum SourceEvent {
     Begin(Assignment, Position),
     /// A partition's actor died: what it had is void, the next one begins anew.
     Died(Partition),
+    /// The partition could not be read again from where its actor said.
+    SeekFailed(Partition),
     /// Records of a partition came, up to this position.
     Fetched(Partition, Position),
     /// The client is dead.
@@ -151,6 +153,13 @@ impl Machine for SourceMachine {
             SourceEvent::Revoked(partitions) => self.each(partitions, Self::revoke),
             SourceEvent::Begin(assignment, position) => self.begin(assignment, position),
             SourceEvent::Died(partition) => self.died(partition),
+            SourceEvent::SeekFailed(partition) => {
+                if let Some(owned) = self.owned.get_mut(&partition) {
+                    // No position equals this one: the next attempt seeks again.
+                    (owned.open, owned.fetched) = (false, Some(Position(i64::MIN)));
+                }
+                Vec::new()
+            }
             SourceEvent::Fetched(partition, end) => self.fetched(partition, end),
             SourceEvent::ClientDead => {
                 let all = self.owned.keys().copied().collect();

@@ -123,10 +123,10 @@ impl StageLink {
         self.link.items()
     }
 
-    /// How often a record of a loan has been tried.
+    /// How many batches a worker holds.
     #[must_use]
-    pub fn attempts(&self, ticket: Ticket, index: u32) -> u32 {
-        self.trials.get(&ticket).map_or(1, |trial| trial.attempts(index))
+    pub fn held_by(&self, borrower: Borrower) -> usize {
+        self.link.held_by(borrower).count()
     }
 
     /// The current loan's batch and trial.

@@ -4,3 +4,4 @@ pub mod embedded;
 mod local;
 #[cfg(any(test, feature = "memory-log"))]
 pub mod memory;
+pub mod segment_cache;

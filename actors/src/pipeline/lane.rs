@@ -1,0 +1,409 @@
+//! The shell of a lane: a thread of its own, a transactional producer, and the lane machine that tells it what to do.
+//! Never decides what to replay, and never commits without passing every partition's gate.
+
+use super::gate::Pass;
+use super::slots::Slots;
+use super::wake::Slot;
+use crate::log::{Closing, Outgoing, PublishError, Publisher};
+use crate::shell::Lifeline;
+use bulkhead_core::batch::{Batch, Outcome, Rejection};
+use bulkhead_core::fault::Fault;
+use bulkhead_core::ids::{Assignment, LoanId, Partition, Position, Ticket};
+use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneMachine};
+use bulkhead_core::ledger::Segment;
+use bulkhead_core::letter::{LETTER_BYTES_MIN, fit, letter};
+use bulkhead_core::link::{Borrower, Lent, Link, LinkEffect, LinkEvent};
+use bulkhead_core::machine::Machine;
+use bulkhead_core::record::Record;
+use bulkhead_core::supervisor::{Charge, Exit, Signal};
+use bulkhead_core::time::{Now, WallMs};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The stage that a dead letter names where the log refused a result.
+const LANE_STAGE: &str = "lane";
+/// How often a lane looks around while it is told to drain and its batches are not all there.
+const DRAIN_TICK: Duration = Duration::from_millis(5);
+/// A lane is the only borrower of its link.
+const LANE: Borrower = Borrower(0);
+
+/// One place for a lane; it outlives the incarnations that fill it.
+#[derive(Clone)]
+pub(crate) struct LaneSeat {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) lane: usize,
+}
+
+/// One incarnation.
+struct Lane<'seat> {
+    seat: &'seat LaneSeat,
+    lifeline: &'seat Lifeline,
+    machine: LaneMachine,
+    publisher: Box<dyn Publisher>,
+    /// Which source record each produced record of the open transaction came from.
+    produced: Vec<(Ticket, u32)>,
+    wake_at: Option<Now>,
+}
+
+impl LaneSeat {
+    fn slot(&self) -> &Slot<Link<Batch>> {
+        &self.slots.lanes[self.lane]
+    }
+
+    pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
+        let Some(group) = self.slots.group.lock().clone() else {
+            return Exit::Failed(Fault::transient("no_membership", "the source has not joined its group"));
+        };
+        let number = u32::try_from(self.lane).unwrap_or(u32::MAX);
+        let publisher = match group.publisher(number, self.slots.spec.delivery) {
+            Ok(publisher) => publisher,
+            Err(error) => return Exit::Failed(Fault::fatal("publisher", error)),
+        };
+        lifeline.on_signal({
+            let seat = self.clone();
+            move || seat.slot().wake()
+        });
+        // What the lane's last self committed and did not settle is in the ledger's topic only.
+        self.slots.partitions_of(self.lane).for_each(|(_, slot)| slot.ledger.resync());
+        let machine = LaneMachine::new(self.slots.spec.commit);
+        let mut lane = Lane { seat: self, lifeline, machine, publisher, produced: Vec::new(), wake_at: None };
+        lane.work()
+    }
+
+    /// An incarnation is gone: its batches are lent again to the next one.
+    pub(crate) fn down(&self, exit: &Exit) -> Charge {
+        self.slot().lock().step(LinkEvent::Down(LANE), self.slots.clock.now());
+        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+    }
+}
+
+impl Lane<'_> {
+    fn slots(&self) -> &Slots {
+        &self.seat.slots
+    }
+
+    fn now(&self) -> Now {
+        self.lifeline.clock().now()
+    }
+
+    fn work(&mut self) -> Exit {
+        loop {
+            match self.lifeline.signal() {
+                Signal::Kill => return Exit::Killed,
+                Signal::Drain if self.machine.held() == 0 && self.seat.slot().lock().depth() == 0 => return Exit::Done,
+                _ => {}
+            }
+            self.take_fences();
+            self.take_batches();
+            let elsewhere = self.slots().unsettled_of(self.seat.lane).saturating_sub(self.machine.held());
+            self.wake_at = None;
+            let now = self.now();
+            let effects = self.machine.step(LaneEvent::Tick { elsewhere }, now);
+            if let Err(fault) = self.perform(effects) {
+                return Exit::Failed(fault);
+            }
+            self.rest();
+        }
+    }
+
+    /// Waits for a batch, a signal or the time that the machine named.
+    fn rest(&mut self) {
+        let (slot, wake_at) = (self.seat.slot(), self.wake_at);
+        let (mut first, elsewhere) = (true, self.slots().unsettled_of(self.seat.lane));
+        // Told to drain: look again soon rather than at once.
+        if self.lifeline.signal() != Signal::Run {
+            slot.pause(DRAIN_TICK);
+            return;
+        }
+        // Whether woken or told something else: the loop looks at both.
+        let _looked = slot.wait_for(self.lifeline, |link| {
+            let due = wake_at.is_some_and(|at| at <= self.lifeline.clock().now());
+            let changed = link.depth() > 0 || due || self.slots().unsettled_of(self.seat.lane) != elsewhere;
+            // One wake-up is enough to look around: a fence leaves nothing on the link to see.
+            if changed || !std::mem::take(&mut first) { Ok(()) } else { Err(wake_at) }
+        });
+    }
+
+    fn take_fences(&mut self) {
+        let current = |assignment: &Assignment| {
+            self.slots().partition(assignment.partition).and_then(|slot| slot.gate.generation())
+                == Some(assignment.generation)
+        };
+        let over: Vec<Assignment> = self.machine.assignments().filter(|a| !current(a)).collect();
+        for assignment in over {
+            let now = self.now();
+            let effects = self.machine.step(LaneEvent::Fenced(assignment), now);
+            if let Err(fault) = self.perform(effects) {
+                tracing::warn!(%fault, "lane failed while giving up a fenced transaction");
+            }
+        }
+    }
+
+    fn take_batches(&mut self) {
+        loop {
+            let now = self.now();
+            let lent = self.seat.slot().lock().step(LinkEvent::Ask(LANE), now).pop();
+            let Some(LinkEffect::Lend(Lent { loan, item: batch, .. })) = lent else { return };
+            let Assignment { partition, generation } = batch.ticket.assignment;
+            let account = self.slots().partition(partition).map(|slot| *slot.account.lock());
+            match account.filter(|account| account.generation == generation) {
+                Some(account) => {
+                    let batch = self.fit(batch);
+                    let effects = self.machine.step(LaneEvent::Arrived { loan, batch, expected: account.next }, now);
+                    if let Err(fault) = self.perform(effects) {
+                        tracing::warn!(%fault, "lane failed while it began a transaction");
+                    }
+                }
+                // It slipped past the fence; nothing of it may be published.
+                None => self.release(loan),
+            }
+        }
+    }
+
+    fn release(&self, loan: LoanId) {
+        self.seat.slot().lock().step(LinkEvent::Settle(loan), self.now());
+    }
+
+    /// Performs effects, and those that the answers to operations lead to.
+    fn perform(&mut self, effects: Vec<LaneEffect>) -> Result<(), Fault> {
+        let mut pending = VecDeque::from(effects);
+        while let Some(effect) = pending.pop_front() {
+            if self.lifeline.signal() == Signal::Kill {
+                return Ok(());
+            }
+            let answer = match effect {
+                LaneEffect::Settle(held) => self.settle(&held),
+                LaneEffect::FoundCommitted(held) => self.found_committed(&held),
+                LaneEffect::Refuse { ticket, index, reason } => self.refuse(ticket, index, &reason),
+                LaneEffect::PositionMismatch(ticket, position) => {
+                    tracing::error!(batch = %ticket, %position, "sentinel: the committed position lies within an unsettled batch");
+                    self.slots().metrics.position_mismatch.with([&self.slots().spec.name]).inc();
+                    None
+                }
+                LaneEffect::WakeAt(at) => {
+                    self.wake_at = Some(at);
+                    None
+                }
+                LaneEffect::Fail(reason) => return Err(Fault::fatal("publisher_refused", reason)),
+                operation => Some(self.operate(operation)),
+            };
+            if let Some(event) = answer {
+                let now = self.now();
+                pending.extend(self.machine.step(event, now));
+            }
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, operation: LaneEffect) -> LaneEvent {
+        self.lifeline.beat();
+        let result = match operation {
+            LaneEffect::Rebuild => {
+                self.slots().metrics.producer_recycled.with([&self.slots().spec.name]).inc();
+                self.publisher.rebuild().map_err(|error| self.fault(error))
+            }
+            LaneEffect::ReadPositions(partitions) => return self.read_positions(&partitions),
+            LaneEffect::Begin => {
+                self.produced.clear();
+                self.publisher.begin().map_err(|error| self.fault(error))
+            }
+            LaneEffect::Publish(batches) => self.publish(&batches),
+            LaneEffect::Commit(ends) => self.commit(&ends),
+            LaneEffect::Abort => {
+                self.count("aborted");
+                self.publisher.abort().map_err(|error| self.fault(error))
+            }
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => LaneEvent::Done,
+            Err(fault) => {
+                tracing::warn!(pipeline = %self.slots().spec.name, lane = self.seat.lane, ?fault, "publishing failed");
+                LaneEvent::Failed(fault)
+            }
+        }
+    }
+
+    fn read_positions(&mut self, partitions: &[Partition]) -> LaneEvent {
+        match self.publisher.committed(partitions) {
+            Ok(positions) => LaneEvent::Positions(partitions.iter().copied().zip(positions).collect()),
+            Err(error) => LaneEvent::Failed(self.fault(error)),
+        }
+    }
+
+    fn publish(&mut self, batches: &[Arc<Batch>]) -> Result<(), LaneFault> {
+        for batch in batches {
+            let mut letters = batch.letters.iter().peekable();
+            for (index, outcome) in (0u32..).zip(&batch.outcomes) {
+                if let Some((_, record)) = letters.next_if(|(of, _)| *of == index) {
+                    let topic = Arc::clone(&self.slots().spec.dlq.topic);
+                    let partition = Some(batch.ticket.assignment.partition);
+                    self.produce(batch.ticket, index, Outgoing { topic, partition, record: record.clone() })?;
+                }
+                let Some(topic) = self.slots().spec.output.clone() else { continue };
+                match outcome {
+                    Outcome::Emitted(records) => {
+                        for record in records {
+                            let outgoing =
+                                Outgoing { topic: Arc::clone(&topic), partition: None, record: record.clone() };
+                            self.produce(batch.ticket, index, outgoing)?;
+                        }
+                    }
+                    Outcome::Pending => {
+                        let record = batch.records[index as usize].record.clone();
+                        self.produce(batch.ticket, index, Outgoing { topic, partition: None, record })?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn produce(&mut self, ticket: Ticket, index: u32, outgoing: Outgoing) -> Result<(), LaneFault> {
+        self.produced.push((ticket, index));
+        self.publisher.produce(&outgoing).map_err(|error| self.fault(error))
+    }
+
+    fn commit(&mut self, ends: &[(Assignment, Position)]) -> Result<(), LaneFault> {
+        let seat = self.seat.clone();
+        let passes = pass_gates(&seat.slots, ends)?;
+        let mut segments = Vec::new();
+        for (assignment, _) in ends {
+            segments.push((*assignment, self.segments(*assignment)?));
+        }
+        let records =
+            segments.iter().flat_map(|(_, segments)| segments).filter_map(|segment| seat.slots.segment_record(segment));
+        let closing = Closing {
+            segments: records.collect(),
+            positions: ends.iter().map(|(assignment, end)| (assignment.partition, *end)).collect(),
+        };
+        let started = Instant::now();
+        let result = self.publisher.commit(&closing);
+        let seconds = started.elapsed().as_secs_f64();
+        seat.slots.metrics.commit_duration_seconds.with([&seat.slots.spec.name]).observe(seconds);
+        result.map_err(|error| self.fault(error))?;
+        self.count("committed");
+        // Before the gates open again: whoever fences next finds the ledger told.
+        for (assignment, segments) in segments {
+            if let Some(slot) = seat.slots.partition(assignment.partition) {
+                slot.ledger.committed(assignment.generation, segments);
+            }
+        }
+        drop(passes);
+        Ok(())
+    }
+
+    /// The ledger's segments for what the transaction holds of a partition; waits for the shard to know where they go.
+    fn segments(&self, assignment: Assignment) -> Result<Vec<Segment>, LaneFault> {
+        let Some(ledger) = &self.slots().spec.ledger else { return Ok(Vec::new()) };
+        let Some(slot) = self.slots().partition(assignment.partition) else { return Ok(Vec::new()) };
+        let Some(head) = slot.ledger.wait_for_head(self.lifeline, assignment.generation, ledger.settle_wait) else {
+            return Err(LaneFault::Void(format!("{assignment}: the ledger shard is not ready")));
+        };
+        let published = self.machine.published(assignment.partition);
+        let batches: Vec<&Batch> = published.iter().map(|held| &*held.batch).collect();
+        Ok(Segment::build(&batches, head, self.lifeline.clock().wall(), ledger.segment_bytes_max))
+    }
+
+    fn settle(&mut self, held: &[Held]) -> Option<LaneEvent> {
+        for Held { loan, batch } in held {
+            self.slots().count_outcomes(batch);
+            self.release(*loan);
+            self.slots().settle(batch.ticket.assignment, batch.ticket.seq, batch.end());
+        }
+        None
+    }
+
+    fn found_committed(&mut self, held: &[Held]) -> Option<LaneEvent> {
+        for Held { batch, .. } in held {
+            if let Some(slot) = self.slots().partition(batch.ticket.assignment.partition) {
+                slot.ledger.resync();
+            }
+        }
+        tracing::info!(
+            batches = held.len(),
+            "found committed by an earlier transaction; nothing of them is published again"
+        );
+        self.settle(held)
+    }
+
+    /// The log refuses a record for good: its source record becomes a dead letter; a dead letter is cut.
+    fn refuse(&mut self, ticket: Ticket, index: u32, reason: &str) -> Option<LaneEvent> {
+        let (slots, wall) = (Arc::clone(&self.seat.slots), self.lifeline.clock().wall());
+        let incarnation = self.lifeline.incarnation().0;
+        self.machine.amend(ticket, |batch| refuse(&slots, batch, index, reason, incarnation, wall));
+        None
+    }
+
+    /// What a finished batch became, made to fit the log: a result too large for it is a rejection.
+    fn fit(&self, batch: Arc<Batch>) -> Arc<Batch> {
+        let bytes_max = self.publisher.record_bytes_max();
+        let too_large = |outcome: &Outcome| match outcome {
+            Outcome::Emitted(records) => records.iter().map(Record::size).find(|size| *size > bytes_max),
+            _ => None,
+        };
+        let letters_fit = batch.letters.iter().all(|(_, letter)| letter.size() <= bytes_max);
+        if letters_fit && batch.outcomes.iter().all(|outcome| too_large(outcome).is_none()) {
+            return batch;
+        }
+        let mut batch = Arc::unwrap_or_clone(batch);
+        batch.letters.iter_mut().for_each(|(_, letter)| fit(letter, bytes_max));
+        for index in 0..u32::try_from(batch.outcomes.len()).unwrap_or(u32::MAX) {
+            if let Some(size) = too_large(&batch.outcomes[index as usize]) {
+                let reason = format!("the result has {size} bytes, the log takes {bytes_max}");
+                let incarnation = self.lifeline.incarnation().0;
+                refuse(self.slots(), &mut batch, index, &reason, incarnation, self.lifeline.clock().wall());
+            }
+        }
+        Arc::new(batch)
+    }
+
+    fn count(&self, result: &str) {
+        self.slots().metrics.transactions.with([&self.slots().spec.name, result]).inc();
+    }
+
+    fn fault(&self, error: PublishError) -> LaneFault {
+        match error {
+            PublishError::Void(why) => LaneFault::Void(why),
+            PublishError::Unknown(why) => {
+                self.count("unknown");
+                LaneFault::Unknown(why)
+            }
+            PublishError::Fatal(why) => LaneFault::Fatal(why),
+            PublishError::Refused { index, reason } => match self.produced.get(index) {
+                Some((ticket, index)) => LaneFault::Refused { ticket: *ticket, index: *index, reason },
+                None => LaneFault::Fatal(format!("the log refused a segment: {reason}")),
+            },
+        }
+    }
+}
+
+/// Makes the source record of this index a dead letter; where it is one already, cuts it to the least that says what happened.
+fn refuse(slots: &Slots, batch: &mut Batch, index: u32, reason: &str, incarnation: u32, wall: WallMs) {
+    if let Some((_, letter)) = batch.letters.iter_mut().find(|(of, _)| *of == index) {
+        fit(letter, LETTER_BYTES_MIN.min(letter.size() / 2));
+        return;
+    }
+    let fault = Fault::poison("refused_by_log", reason);
+    let why = Rejection { stage: Arc::from(LANE_STAGE), step: None, fault, attempts: 1, incarnation };
+    let source = &batch.records[index as usize];
+    let made = letter(&slots.letter_spec(), batch.ticket.assignment.partition, source, &why, wall);
+    let at = batch.letters.partition_point(|(of, _)| *of < index);
+    batch.letters.insert(at, (index, made));
+    batch.outcomes[index as usize] = Outcome::Rejected(Box::new(why));
+}
+
+/// Passes every partition's gate, or names those that are closed.
+fn pass_gates<'slots>(slots: &'slots Slots, ends: &[(Assignment, Position)]) -> Result<Vec<Pass<'slots>>, LaneFault> {
+    let mut passes = Vec::new();
+    let mut closed = Vec::new();
+    for (assignment, _) in ends {
+        match slots.partition(assignment.partition).and_then(|slot| slot.gate.enter(assignment.generation)) {
+            Some(pass) => passes.push(pass),
+            None => closed.push(*assignment),
+        }
+    }
+    if closed.is_empty() { Ok(passes) } else { Err(LaneFault::Fenced(closed)) }
+}

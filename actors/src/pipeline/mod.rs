@@ -1,0 +1,21 @@
+//! A pipeline: its spec, its shells and its supervision tree (DESIGN §3, §4). Never knows a concrete step or log.
+
+mod dlq;
+mod gate;
+mod handle;
+mod lane;
+mod ledger;
+mod ledger_cache;
+mod ledger_reads;
+mod ledger_slot;
+mod partition;
+mod slots;
+mod source;
+mod spec;
+mod stage;
+mod steps;
+mod tree;
+mod wake;
+
+pub use handle::{PartitionHealth, Pipeline};
+pub use spec::{DlqSpec, LedgerSpec, OnGap, PipelineSpec, RestartSpec, SourceSpec, StageSpec};

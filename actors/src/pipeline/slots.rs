@@ -1,0 +1,310 @@
+//! What a pipeline's actors share and what outlives every one of them: links, gates, the group, the source machine.
+//! Never runs anything by itself.
+
+use super::gate::Gate;
+use super::ledger_slot::LedgerSlot;
+use super::spec::PipelineSpec;
+use super::wake::Slot;
+use crate::clock::Clock;
+use crate::io::segment_cache::SegmentStore;
+use crate::log::{Extent, Group, Log, LogError, Outgoing};
+use crate::metrics::Metrics;
+use bulkhead_core::batch::{Batch, Outcome};
+use bulkhead_core::dlq::LEDGER_STAGE;
+use bulkhead_core::fault::FaultClass;
+use bulkhead_core::ids::{Assignment, BatchSeq, Generation, Partition, Position};
+use bulkhead_core::ledger::Segment;
+use bulkhead_core::letter::LetterSpec;
+use bulkhead_core::link::{Link, LinkEvent};
+use bulkhead_core::machine::Machine;
+use bulkhead_core::record::{Record, SourceRecord};
+use bulkhead_core::source::SourceMachine;
+use bulkhead_core::stage::{StageEvent, StageLink};
+use bulkhead_core::time::Now;
+use bulkhead_core::trial::Patience;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long to wait for another owner's open transaction: past Kafka's own limit on it (10 s, looked after every 10 s).
+const STABLE_WAIT: Duration = Duration::from_secs(25);
+
+/// How much of an error message a dead letter keeps.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024;
+
+/// A pipeline's shared state.
+pub(crate) struct Slots {
+    pub(crate) spec: PipelineSpec,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) log: Arc<dyn Log>,
+    /// The membership; `None` before the source joined and after it left.
+    pub(crate) group: Mutex<Option<Arc<dyn Group>>>,
+    pub(crate) source: Mutex<SourceMachine>,
+    /// Partition actors that are ready for their records.
+    pub(crate) begins: Mutex<VecDeque<(Assignment, Position)>>,
+    /// Partitions that are ours and whose actors are not started yet: those of an earlier assignment still end.
+    pub(crate) starting: Mutex<BTreeSet<Partition>>,
+    pub(crate) partitions: Vec<PartitionSlot>,
+    /// The ledger's cache, where there is a ledger.
+    pub(crate) segments: Option<Arc<SegmentStore>>,
+    pub(crate) stages: Vec<Slot<StageLink>>,
+    /// For each stage: crashes that no record was found guilty of, not charged yet.
+    pub(crate) uncharged: Vec<AtomicU32>,
+    pub(crate) dlq: Slot<Link<Batch>>,
+    pub(crate) lanes: Vec<Slot<Link<Batch>>>,
+    /// Why the pipeline takes no records, for health.
+    pub(crate) halted: Mutex<Option<String>>,
+}
+
+/// What the actors of one partition share.
+#[derive(Default)]
+pub(crate) struct PartitionSlot {
+    pub(crate) gate: Gate,
+    /// Whether the source may fetch; set by the partition's actor.
+    pub(crate) room: AtomicBool,
+    pub(crate) inbox: Slot<Inbox>,
+    pub(crate) account: Mutex<Account>,
+    pub(crate) ledger: LedgerSlot,
+    pub(crate) progress: Mutex<Progress>,
+    /// The last generation that an actor took.
+    pub(crate) claimed: Mutex<Generation>,
+    /// The generation that the partition's actor works under; `None` while it finds out.
+    pub(crate) attached: Slot<Option<Generation>>,
+}
+
+/// What waits for a partition's actor.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    pub(crate) generation: Generation,
+    /// The source reads from where the actor asked: it may open.
+    pub(crate) begun: Option<Position>,
+    pub(crate) fetched: VecDeque<Vec<SourceRecord>>,
+    pub(crate) settled: VecDeque<(BatchSeq, Position)>,
+}
+
+/// How many batches of the current generation are unsettled, and which is the first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) generation: Generation,
+    pub(crate) next: BatchSeq,
+    pub(crate) unsettled: usize,
+}
+
+/// What health says of a partition.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    /// The oldest unsettled batch: its first offset and since when.
+    pub(crate) oldest: Option<(i64, Now)>,
+    /// The lowest unsettled position.
+    pub(crate) watermark: Option<Position>,
+    /// Why the partition stands still, if it says so itself.
+    pub(crate) stopped: Option<String>,
+}
+
+impl Slots {
+    pub(crate) fn new(spec: PipelineSpec, log: Arc<dyn Log>, clock: Clock, metrics: Arc<Metrics>) -> Arc<Self> {
+        let partitions = usize::try_from(spec.source.partitions).unwrap_or(0);
+        let capacity = partitions * spec.limits.in_flight_batches_max;
+        let stages = spec.stages.iter().map(|stage| {
+            let (crashes_max, retry) = (stage.crashes_max, stage.retry.clone());
+            Slot::new(StageLink::new(capacity, Patience { stage: Arc::clone(&stage.name), crashes_max, retry }))
+        });
+        Arc::new(Self {
+            partitions: (0..partitions).map(|_| PartitionSlot::default()).collect(),
+            segments: spec.ledger.as_ref().map(|ledger| SegmentStore::new(ledger.cache.clone())),
+            uncharged: spec.stages.iter().map(|_| AtomicU32::new(0)).collect(),
+            stages: stages.collect(),
+            dlq: Slot::new(Link::new(capacity)),
+            lanes: (0..spec.lanes).map(|_| Slot::new(Link::new(capacity))).collect(),
+            spec,
+            clock,
+            metrics,
+            log,
+            group: Mutex::new(None),
+            source: Mutex::default(),
+            begins: Mutex::default(),
+            starting: Mutex::default(),
+            halted: Mutex::new(None),
+        })
+    }
+
+    /// The partition's slot; `None` where the log has more partitions than the config.
+    pub(crate) fn partition(&self, partition: Partition) -> Option<&PartitionSlot> {
+        self.partitions.get(usize::try_from(partition.0).ok()?)
+    }
+
+    /// The lane that publishes a partition's batches.
+    pub(crate) fn lane_of(&self, partition: Partition) -> usize {
+        usize::try_from(partition.0).unwrap_or(0) % self.lanes.len().max(1)
+    }
+
+    /// The partitions of a lane.
+    pub(crate) fn partitions_of(&self, lane: usize) -> impl Iterator<Item = (Partition, &PartitionSlot)> {
+        let all = (0i32..).map(Partition).zip(&self.partitions);
+        all.filter(move |(partition, _)| self.lane_of(*partition) == lane)
+    }
+
+    /// The assignment begins: commits of it pass, its accounts are empty.
+    pub(crate) fn open(&self, assignment: Assignment) {
+        let Some(slot) = self.partition(assignment.partition) else { return };
+        let generation = assignment.generation;
+        *slot.account.lock() = Account { generation, ..Account::default() };
+        *slot.inbox.lock() = Inbox { generation, ..Inbox::default() };
+        slot.ledger.open(generation);
+        slot.gate.open(generation);
+    }
+
+    /// The assignment is over: waits for a commit in progress, then nothing of it passes any more. Blocks up to `drain`;
+    /// not at all where the assignment is `lost`, for no commit of it can count any more.
+    pub(crate) fn fence(&self, over: Assignment, lost: bool) {
+        let Some(slot) = self.partition(over.partition) else { return };
+        slot.room.store(false, Ordering::Release);
+        let wait = if lost { Duration::ZERO } else { self.spec.drain };
+        if !slot.gate.fence(over.generation, wait) && !lost {
+            tracing::warn!(pipeline = %self.spec.name, assignment = %over, "a commit outlasted the drain budget; fenced without it");
+        }
+        let now = self.clock.now();
+        slot.ledger.link.lock().step(LinkEvent::Fence(over), now);
+        slot.ledger.link.wake();
+        for stage in &self.stages {
+            stage.lock().step(StageEvent::Fence(over), now);
+        }
+        self.dlq.lock().step(LinkEvent::Fence(over), now);
+        let lane = &self.lanes[self.lane_of(over.partition)];
+        lane.lock().step(LinkEvent::Fence(over), now);
+        lane.wake();
+        *slot.progress.lock() = Progress::default();
+    }
+
+    /// A batch sets off: it counts as unsettled from now on.
+    pub(crate) fn set_off(&self, batch: Batch) {
+        let Assignment { partition, generation } = batch.ticket.assignment;
+        let Some(slot) = self.partition(partition) else { return };
+        {
+            let mut account = slot.account.lock();
+            if account.generation != generation {
+                return;
+            }
+            account.unsettled += 1;
+        }
+        if self.spec.ledger.is_some() {
+            slot.ledger.link.lock().step(LinkEvent::Push(batch), self.clock.now());
+            slot.ledger.link.wake();
+        } else {
+            self.enter_stage(0, batch);
+        }
+    }
+
+    /// A batch goes on to the stage of this number, or past the last one to the dlq.
+    pub(crate) fn enter_stage(&self, stage: usize, batch: Batch) {
+        let now = self.clock.now();
+        match self.stages.get(stage) {
+            Some(slot) => {
+                slot.lock().step(StageEvent::Push(batch), now);
+                slot.wake();
+            }
+            None => {
+                self.dlq.lock().step(LinkEvent::Push(batch), now);
+                self.dlq.wake();
+            }
+        }
+    }
+
+    /// A finished batch goes to its lane.
+    pub(crate) fn enter_lane(&self, batch: Batch) {
+        let lane = &self.lanes[self.lane_of(batch.ticket.assignment.partition)];
+        lane.lock().step(LinkEvent::Push(batch), self.clock.now());
+        lane.wake();
+    }
+
+    /// A batch is settled: its partition hears of it.
+    pub(crate) fn settle(&self, assignment: Assignment, seq: BatchSeq, end: Position) {
+        let Some(slot) = self.partition(assignment.partition) else { return };
+        {
+            let mut account = slot.account.lock();
+            if account.generation != assignment.generation {
+                return;
+            }
+            account.unsettled = account.unsettled.saturating_sub(1);
+            account.next = BatchSeq(seq.0 + 1);
+        }
+        let mut inbox = slot.inbox.lock();
+        if inbox.generation == assignment.generation {
+            inbox.settled.push_back((seq, end));
+        }
+        drop(inbox);
+        slot.ledger.settled(assignment.generation, seq);
+        slot.inbox.wake();
+    }
+
+    /// Batches of a lane's partitions that are unsettled, wherever they are.
+    pub(crate) fn unsettled_of(&self, lane: usize) -> usize {
+        self.partitions_of(lane).map(|(_, slot)| slot.account.lock().unsettled).sum()
+    }
+
+    /// Counts what became of a settled batch.
+    pub(crate) fn count_outcomes(&self, batch: &Batch) {
+        let (name, partition) = (&*self.spec.name, batch.ticket.assignment.partition.to_string());
+        let (mut out, mut duplicates) = (0u64, 0);
+        for outcome in &batch.outcomes {
+            match outcome {
+                Outcome::Pending => out += 1,
+                Outcome::Emitted(records) => out += records.len() as u64,
+                Outcome::Dropped(_) => {
+                    self.metrics.records_dropped.with([name, ""]).inc();
+                }
+                Outcome::Rejected(why) => {
+                    self.metrics.dlq_published.with([name, &why.stage, why.fault.class.as_str()]).inc();
+                }
+                Outcome::Conflict(_) => {
+                    self.metrics.dlq_published.with([name, LEDGER_STAGE, FaultClass::Poison.as_str()]).inc();
+                }
+                Outcome::Duplicate(_) => duplicates += 1,
+            }
+        }
+        self.metrics.records_out.with([name, &partition]).inc_by(out);
+        if duplicates > 0 {
+            self.metrics.duplicates.with([name, &partition]).inc_by(duplicates);
+        }
+    }
+
+    /// What dead letters of this pipeline say and how large they are.
+    pub(crate) fn letter_spec(&self) -> LetterSpec {
+        LetterSpec {
+            topic: Arc::clone(&self.spec.source.topic),
+            group: Arc::from(&*self.spec.source.group),
+            pipeline: Arc::clone(&self.spec.name),
+            bytes_max: self.spec.dlq.letter_bytes_max,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            rounds_max: self.spec.dlq.rounds_max,
+        }
+    }
+
+    /// The record that a segment is published as; `None` where there is no ledger.
+    pub(crate) fn segment_record(&self, segment: &Segment) -> Option<Outgoing> {
+        let topic = Arc::clone(&self.spec.ledger.as_ref()?.topic);
+        let value = Some(segment.wire().clone());
+        let record = Record { value, timestamp: segment.committed_at(), ..Record::default() };
+        Some(Outgoing { topic, partition: Some(segment.partition()), record })
+    }
+
+    /// The group's committed position of a partition; blocks.
+    pub(crate) fn committed_position(&self, partition: Partition) -> Result<Option<Position>, LogError> {
+        let source = &self.spec.source;
+        let positions = self.log.committed(&source.group, &source.topic, &[partition], STABLE_WAIT)?;
+        Ok(positions.first().copied().flatten())
+    }
+
+    /// Where a source partition begins and ends; blocks.
+    pub(crate) fn source_extent(&self, partition: Partition) -> Result<Extent, LogError> {
+        self.log.extent(&self.spec.source.topic, partition)
+    }
+
+    /// Why the pipeline stands still, for health; `None` takes it back.
+    pub(crate) fn halt(&self, why: Option<String>) {
+        *self.halted.lock() = why;
+    }
+}

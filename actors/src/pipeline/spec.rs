@@ -1,0 +1,131 @@
+//! What a pipeline is, as its actors need it. Never a default: config has decided everything.
+
+use crate::log::Delivery;
+use crate::step::StepFactory;
+use bulkhead_core::lane::LaneLimits;
+use bulkhead_core::ledger::KeySource;
+use bulkhead_core::limit::StopAbove;
+use bulkhead_core::partition::PartitionLimits;
+use bulkhead_core::retry::RetryPolicy;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A pipeline.
+#[derive(Clone)]
+pub struct PipelineSpec {
+    /// Its name, unique in the daemon.
+    pub name: Arc<str>,
+    /// What it promises where the process dies.
+    pub delivery: Delivery,
+    /// Where its records come from.
+    pub source: SourceSpec,
+    /// What one partition may hold.
+    pub limits: PartitionLimits,
+    /// Its ledger, where it has one.
+    pub ledger: Option<LedgerSpec>,
+    /// Its stages, in order.
+    pub stages: Vec<StageSpec>,
+    /// Its dead letters.
+    pub dlq: DlqSpec,
+    /// The topic that results go to; `None`: the steps' effects are all there is.
+    pub output: Option<Arc<str>>,
+    /// How many lanes publish.
+    pub lanes: u32,
+    /// When they commit.
+    pub commit: LaneLimits,
+    /// How long a revoke waits for a commit in progress, and a stop for what is in flight.
+    pub drain: Duration,
+    /// Restarts of the pipeline's own parts.
+    pub restart: RestartSpec,
+    /// After how long a failed pipeline is tried again.
+    pub failed_retry: Duration,
+}
+
+/// Where records come from.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// How many partitions it has; another number stops the pipeline.
+    pub partitions: i32,
+    /// The consumer group.
+    pub group: String,
+    /// After how long a silent member is out of the group.
+    pub session_timeout: Duration,
+    /// What to do where the log's start is past the position.
+    pub on_gap: OnGap,
+}
+
+/// What to do where records were deleted before they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// Stop the partition and say so.
+    Stop,
+    /// Go on from the log's start, counted.
+    Skip,
+}
+
+/// A ledger.
+#[derive(Clone, Debug)]
+pub struct LedgerSpec {
+    /// Its topic, with as many partitions as the source.
+    pub topic: Arc<str>,
+    /// Where a record's key is.
+    pub key: KeySource,
+    /// For how long a key is remembered.
+    pub ttl: Duration,
+    /// How many keys a partition remembers at most.
+    pub keys_max: usize,
+    /// A segment record above this is split, in bytes.
+    pub segment_bytes_max: usize,
+    /// The cache's directory.
+    pub cache: PathBuf,
+    /// How long to wait for a position and a changelog that do not agree yet.
+    pub settle_wait: Duration,
+}
+
+/// A stage.
+#[derive(Clone)]
+pub struct StageSpec {
+    /// Its name, unique in the pipeline.
+    pub name: Arc<str>,
+    /// How many workers, at least 1.
+    pub workers: u32,
+    /// Its steps, in order.
+    pub steps: Vec<Arc<dyn StepFactory>>,
+    /// A worker that is silent for longer over a batch is replaced.
+    pub timeout: Duration,
+    /// A record that crashed its worker this often is poison.
+    pub crashes_max: u32,
+    /// For transient faults.
+    pub retry: RetryPolicy,
+    /// Restarts of its workers.
+    pub restart: RestartSpec,
+    /// Records that one record may become in the stage.
+    pub emit_max: usize,
+}
+
+/// How often parts may be restarted before their supervisor gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestartSpec {
+    /// Crashes without a culprit.
+    pub intensity: u32,
+    /// Within this time.
+    pub period: Duration,
+}
+
+/// Where dead letters go.
+#[derive(Clone, Debug)]
+pub struct DlqSpec {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Stop the pipeline where more than this part of its records is rejected within the window.
+    pub stop_above: Option<StopAbove>,
+    /// How many partitions it has.
+    pub partitions: i32,
+    /// How large a dead letter may be, in bytes; its value is cut to fit.
+    pub letter_bytes_max: usize,
+    /// A dead letter that came back this often is parked: marked, and not to be redriven again.
+    pub rounds_max: u32,
+}

@@ -1,0 +1,142 @@
+//! Runs a stage's steps back to back over the records of a batch. Never decides what a fault leads to.
+
+use super::spec::StageSpec;
+use crate::step::Step;
+use bulkhead_core::batch::{Batch, Outcome, Rejection};
+use bulkhead_core::fault::{Fault, FaultClass};
+use bulkhead_core::ids::Incarnation;
+use bulkhead_core::record::Record;
+use bulkhead_core::verdict::{Emitted, Verdict};
+use std::sync::Arc;
+
+/// Why there is no answer for a batch.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The worker was told to stop.
+    Stopped,
+    /// The batch as a whole failed.
+    Fault(Fault),
+}
+
+struct Named {
+    name: Arc<str>,
+    step: Box<dyn Step>,
+}
+
+/// The steps of one incarnation.
+pub(crate) struct StepRun {
+    stage: Arc<str>,
+    emit_max: usize,
+    incarnation: u32,
+    steps: Vec<Named>,
+}
+
+/// A source record on its way through the steps.
+struct Row {
+    index: u32,
+    /// What it is now; what came of it once `ended` is set does not matter.
+    records: Emitted,
+    ended: Option<Outcome>,
+}
+
+impl StepRun {
+    /// Fresh steps.
+    pub(crate) fn build(spec: &StageSpec, incarnation: Incarnation) -> Result<Self, Fault> {
+        let named =
+            spec.steps.iter().map(|factory| Ok(Named { name: Arc::from(factory.name()), step: factory.build()? }));
+        let steps = named.collect::<Result<_, Fault>>()?;
+        Ok(Self { stage: Arc::clone(&spec.name), emit_max: spec.emit_max, incarnation: incarnation.0, steps })
+    }
+
+    /// Runs all steps over the records of `todo`, each step over all that are left.
+    pub(crate) fn run(&mut self, batch: &Batch, todo: &[u32], attempts: u32) -> Result<Vec<(u32, Outcome)>, Halt> {
+        let mut rows: Vec<Row> = todo.iter().map(|index| Row::new(batch, *index)).collect();
+        for position in 0..self.steps.len() {
+            self.run_step(position, &mut rows, attempts)?;
+        }
+        Ok(rows.into_iter().map(|row| (row.index, row.ended.unwrap_or(Outcome::Emitted(row.records)))).collect())
+    }
+
+    fn run_step(&mut self, position: usize, rows: &mut [Row], attempts: u32) -> Result<(), Halt> {
+        let named = &mut self.steps[position];
+        let mut inputs: Vec<Record> = Vec::with_capacity(rows.len());
+        let mut counts = Vec::with_capacity(rows.len());
+        for row in rows.iter_mut() {
+            let before = inputs.len();
+            if row.ended.is_none() {
+                inputs.extend(std::mem::take(&mut row.records));
+            }
+            counts.push(inputs.len() - before);
+        }
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let verdicts = named.step.run(&inputs).map_err(Halt::Fault)?;
+        if verdicts.len() != inputs.len() {
+            let message =
+                format!("step {} answered {} verdicts for {} records", named.name, verdicts.len(), inputs.len());
+            return Err(Halt::Fault(Fault::fatal("step_contract", message)));
+        }
+        let mut verdicts = verdicts.into_iter();
+        let place = Place {
+            stage: &self.stage,
+            step: &named.name,
+            emit_max: self.emit_max,
+            attempts,
+            incarnation: self.incarnation,
+        };
+        for (row, count) in rows.iter_mut().zip(counts) {
+            row.take(verdicts.by_ref().take(count), &place);
+        }
+        Ok(())
+    }
+}
+
+/// Where a verdict is given, and in which attempt.
+struct Place<'run> {
+    stage: &'run Arc<str>,
+    step: &'run Arc<str>,
+    emit_max: usize,
+    attempts: u32,
+    incarnation: u32,
+}
+
+impl Row {
+    fn new(batch: &Batch, index: u32) -> Self {
+        let records = match &batch.outcomes[index as usize] {
+            Outcome::Emitted(records) => records.clone(),
+            _ => Emitted::from_buf([batch.records[index as usize].record.clone()]),
+        };
+        Self { index, records, ended: None }
+    }
+
+    /// What the step said of the records that this source record had become: one rejection rejects it whole.
+    fn take(&mut self, verdicts: impl Iterator<Item = Verdict>, place: &Place<'_>) {
+        let (mut dropped, mut answered) = (None, false);
+        for verdict in verdicts {
+            answered = true;
+            match verdict {
+                Verdict::Emit(records) => self.records.extend(records),
+                Verdict::Drop(reason) => dropped = Some(reason),
+                Verdict::Reject(fault) => {
+                    self.reject(fault, place);
+                    return;
+                }
+            }
+        }
+        if self.records.len() > place.emit_max {
+            let message = format!("became {} records, emit_max is {}", self.records.len(), place.emit_max);
+            self.reject(Fault::poison("too_many_records", message), place);
+        } else if answered && self.records.is_empty() {
+            self.ended = Some(Outcome::Dropped(dropped.unwrap_or_else(|| "emitted nothing".to_owned())));
+        }
+    }
+
+    fn reject(&mut self, fault: Fault, place: &Place<'_>) {
+        debug_assert_ne!(fault.class, FaultClass::Fatal, "a stage's own fault is no verdict on a record");
+        let (stage, step) = (Arc::clone(place.stage), Some(Arc::clone(place.step)));
+        let (attempts, incarnation) = (place.attempts, place.incarnation);
+        self.records = Emitted::new();
+        self.ended = Some(Outcome::Rejected(Box::new(Rejection { stage, step, fault, attempts, incarnation })));
+    }
+}

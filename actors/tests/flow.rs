@@ -1,0 +1,90 @@
+//! The whole flow on the memory log: source, partitions, ledger, stage, dlq and lanes as real shells under the real
+//! supervisor. Each test ends with no actor left and no ticket open.
+
+mod rig;
+
+use bulkhead_actors::log::Delivery;
+use rig::{Act, Plan, Rig};
+use std::sync::Arc;
+
+fn ids(range: std::ops::Range<u32>) -> Vec<String> {
+    range.map(|i| format!("r{i:05}")).collect()
+}
+
+#[actix_rt::test]
+async fn records_come_out_once_and_in_order() {
+    let rig = Rig::start(Plan::default());
+    rig.send(ids(0..2_000)).await;
+    let outcomes = rig.outcomes(2_000).await;
+    assert_eq!(outcomes.results(), ids(0..2_000));
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn at_least_once_delivers_the_same_without_faults() {
+    let rig = Rig::start(Plan { delivery: Delivery::AtLeastOnce, ..Plan::default() });
+    rig.send(ids(0..500)).await;
+    assert_eq!(rig.outcomes(500).await.results(), ids(0..500));
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn without_a_ledger_there_is_one_actor_less_and_the_same_outcome() {
+    let rig = Rig::start(Plan { ledger: false, ..Plan::default() });
+    rig.send(ids(0..500)).await;
+    assert_eq!(rig.outcomes(500).await.results(), ids(0..500));
+    assert!(rig.root.actor("pipeline/flow/partitions/p0/ledger").is_none());
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_repeated_key_is_worked_on_once() {
+    let rig = Rig::start(Plan { partitions: 1, ..Plan::default() });
+    let mut twice = ids(0..200);
+    twice.extend(ids(0..200));
+    twice.extend(ids(200..210));
+    rig.send(twice).await;
+    let outcomes = rig.outcomes(210).await;
+    assert_eq!(outcomes.results(), ids(0..210));
+    assert_eq!(rig.runs_of("r00000"), 1, "the duplicate never reached the stage");
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn poison_is_a_dead_letter_and_its_batch_mates_go_on() {
+    let behaviour = Arc::new(|id: &str, _| if id == "r00007" { Act::Poison } else { Act::Pass });
+    let rig = Rig::start(Plan { behaviour, ..Plan::default() });
+    rig.send(ids(0..100)).await;
+    let outcomes = rig.outcomes(100).await;
+    assert_eq!(outcomes.out.len(), 99);
+    let (_, id, headers) = &outcomes.dlq[0];
+    assert_eq!(id, "r00007");
+    assert_eq!(headers["__bulkhead.errors.stage"], "work");
+    assert_eq!(headers["__bulkhead.errors.code"], "told");
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_record_that_crashes_its_worker_is_found_and_the_others_complete() {
+    let behaviour = Arc::new(|id: &str, _| if id == "r00007" { Act::Panic } else { Act::Pass });
+    let rig = Rig::start(Plan { behaviour, partitions: 1, ..Plan::default() });
+    rig.send(ids(0..100)).await;
+    let outcomes = rig.outcomes(100).await;
+    assert_eq!(outcomes.out.len(), 99);
+    assert_eq!(outcomes.dlq[0].1, "r00007");
+    assert_eq!(outcomes.dlq[0].2["__bulkhead.errors.code"], "crashed_worker");
+    assert_eq!(rig.runs_of("r00007"), 4, "once in the batch, then three times by name");
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_transient_fault_is_retried_in_order_and_never_a_dead_letter() {
+    let behaviour = Arc::new(|id: &str, run| if id.ends_with('3') && run < 4 { Act::Transient } else { Act::Pass });
+    let rig = Rig::start(Plan { behaviour, partitions: 1, ..Plan::default() });
+    rig.send(ids(0..100)).await;
+    let outcomes = rig.outcomes(100).await;
+    let order: Vec<&String> = outcomes.out.iter().map(|(_, id)| id).collect();
+    assert_eq!(order.len(), 100);
+    assert!(outcomes.dlq.is_empty());
+    rig.finish().await;
+}
