@@ -5,3 +5,4 @@ pub mod kafka;
 mod local;
 #[cfg(any(test, feature = "memory-log"))]
 pub mod memory;
+pub mod segment_cache;
