@@ -91,7 +91,10 @@ impl Directory {
         }
         let ([count @ .., _, _, _, _], [.., a, b, c, d]) = (mark, mark);
         if checksum(&count) != u32::from_be_bytes([a, b, c, d]) {
-            return Err(damaged(&self.path, format!("{ACKNOWLEDGED} is not what was written")));
+            let file = self.path.join(ACKNOWLEDGED);
+            let what = format!("{ACKNOWLEDGED} is not what was written");
+            let go_on = format!("; if nothing else is, remove {}", file.display());
+            return Err(LogError::Refused(damage(&self.path, what) + &go_on));
         }
         Ok(Some(u64::from_be_bytes(count)))
     }
@@ -103,7 +106,7 @@ impl Directory {
                 let what = format!("{count} commits were acknowledged, {commits} are there");
                 let file = self.path.join(ACKNOWLEDGED);
                 let go_on = format!("; to go on without the rest, remove {}", file.display());
-                Err(LogError::Refused(damaged(&self.path, what).to_string() + &go_on))
+                Err(LogError::Refused(damage(&self.path, what) + &go_on))
             }
             _ => Ok(()),
         }
@@ -124,8 +127,12 @@ fn in_use(path: &Path) -> LogError {
 
 /// Damage, and what can be done about it.
 pub(super) fn damaged(path: &Path, what: impl Display) -> LogError {
+    LogError::Refused(damage(path, what))
+}
+
+fn damage(path: &Path, what: impl Display) -> String {
     let path = path.display();
-    LogError::Refused(format!("the log in {path} is damaged: {what}; restore {path} from a copy or move it away"))
+    format!("the log in {path} is damaged: {what}; restore {path} from a copy or move it away")
 }
 
 /// A failure of the file system, by what the caller should do about it.

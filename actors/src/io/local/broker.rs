@@ -11,6 +11,7 @@ use bulkhead_core::time::WallMs;
 use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Why a request was not carried out.
@@ -137,7 +138,7 @@ impl Broker {
         match &*self.health.read() {
             Health::Open(store) => guarded(&self.name, || call(store.as_ref())),
             Health::Broken { why, .. } => Err(why.clone()),
-            Health::Closed => Err(LogError::ClientDead("the log is closed".to_owned())),
+            Health::Closed => Err(closed()),
         }
     }
 
@@ -160,16 +161,26 @@ impl Broker {
 
     /// Submits and waits for the answer.
     pub(super) fn call(&self, unit: Unit) -> Answer {
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
-        // The receiver is gone only if this call is: then nobody is left to be told.
-        let reply: Reply = Box::new(move |answer| drop(tell.send(answer)));
-        self.submit(Request { unit, reply }, false).map_err(Denied::NotWritten)?;
-        told.recv().unwrap_or_else(|_| Err(Denied::Failed(LogError::ClientDead("the log was closed".to_owned()))))
+        self.ask(unit)?.recv().unwrap_or_else(|_| Err(Denied::Failed(closed())))
     }
 
-    /// Waits until everything submitted before is written or refused.
-    pub(super) fn barrier(&self) -> Result<(), LogError> {
-        match self.call(Unit::default()) {
+    fn ask(&self, unit: Unit) -> Result<Receiver<Answer>, Denied> {
+        let (tell, told) = sync_channel(1);
+        // The receiver is gone only if its caller no longer waits.
+        let reply: Reply = Box::new(move |answer| drop(tell.send(answer)));
+        self.submit(Request { unit, reply }, false).map_err(Denied::NotWritten)?;
+        Ok(told)
+    }
+
+    /// Waits until everything submitted before is written or refused, at most `wait`.
+    pub(super) fn barrier(&self, wait: Duration) -> Result<(), LogError> {
+        let late = |e| match e {
+            RecvTimeoutError::Timeout => LogError::Unavailable(format!("writes are under way for {wait:?}")),
+            RecvTimeoutError::Disconnected => closed(),
+        };
+        let told =
+            self.ask(Unit::default()).and_then(|told| told.recv_timeout(wait).map_err(late).map_err(Denied::Failed));
+        match told.flatten() {
             Ok(_) => Ok(()),
             Err(Denied::Failed(e) | Denied::NotWritten(e)) => Err(e),
             Err(Denied::Fenced(why) | Denied::NotMember(why)) => Err(LogError::ClientDead(why)),
@@ -368,6 +379,10 @@ impl Broker {
     pub(super) fn now(&self) -> WallMs {
         (self.clock)()
     }
+}
+
+pub(super) fn closed() -> LogError {
+    LogError::ClientDead("the log is closed".to_owned())
 }
 
 fn ends(appends: &[Append]) -> BTreeMap<Slot, i64> {

@@ -2,7 +2,7 @@
 
 use super::broker::Broker;
 use super::catalog::Epoch;
-use super::publisher::LocalPublisher;
+use super::publisher::{LocalPublisher, STABLE_WAIT};
 use super::store::GroupKey;
 use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
@@ -83,7 +83,7 @@ impl LocalGroup {
             return Err(LogError::ClientDead(format!("another member of group {} took over", self.spec.group)));
         }
         if told.assigned.is_empty() {
-            self.broker.barrier()?;
+            self.broker.barrier(STABLE_WAIT)?;
             let cursors = self.committed_or_start()?;
             told.assigned = cursors.keys().copied().collect();
             told.epoch = epoch;

@@ -131,9 +131,9 @@ impl Log for LocalLog {
         group: &str,
         topic: &str,
         partitions: &[Partition],
-        _wait: Duration,
+        wait: Duration,
     ) -> Result<Vec<Option<Position>>, LogError> {
-        publisher::committed(&self.broker, &GroupKey { group: group.into(), topic: topic.into() }, partitions)
+        publisher::committed(&self.broker, &GroupKey { group: group.into(), topic: topic.into() }, partitions, wait)
     }
 
     fn ping(&self, _wait: Duration) -> Result<(), LogError> {

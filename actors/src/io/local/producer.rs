@@ -1,6 +1,6 @@
 //! Sends single records, many at a time. Never waits for room: its caller is told at once.
 
-use super::broker::{Broker, Denied, Reply, Request, Unit};
+use super::broker::{Broker, Denied, Reply, Request, Unit, closed};
 use crate::log::{LogError, Outgoing, Producer};
 use bulkhead_core::ids::{Offset, Partition};
 use futures::FutureExt;
@@ -41,9 +41,7 @@ impl LocalProducer {
 impl Producer for LocalProducer {
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'static, Placed> {
         match self.submit(outgoing) {
-            Ok(told) => told
-                .map(|answer| answer.unwrap_or_else(|_| Err(LogError::ClientDead("the log was closed".to_owned()))))
-                .boxed(),
+            Ok(told) => told.map(|answer| answer.unwrap_or_else(|_| Err(closed()))).boxed(),
             Err(e) => ready(Err(e)).boxed(),
         }
     }

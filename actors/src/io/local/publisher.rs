@@ -3,11 +3,15 @@
 use super::broker::{Broker, Commit, Denied, Unit};
 use super::catalog::Epoch;
 use super::group::Membership;
-use super::store::Slot;
+use super::store::{GroupKey, Slot};
 use crate::log::{Closing, LogError, Outgoing, PublishError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
 use bulkhead_core::record::Record;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a lane waits for writes that are under way before it takes the positions for unknown.
+pub(super) const STABLE_WAIT: Duration = Duration::from_secs(10);
 
 pub(super) struct LocalPublisher {
     broker: Arc<Broker>,
@@ -144,7 +148,7 @@ impl Publisher for LocalPublisher {
 
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Position>>, PublishError> {
         let key = &self.membership.key;
-        committed(&self.broker, key, partitions).map_err(|e| PublishError::Unknown(e.to_string()))
+        committed(&self.broker, key, partitions, STABLE_WAIT).map_err(|e| PublishError::Unknown(e.to_string()))
     }
 
     fn record_bytes_max(&self) -> usize {
@@ -155,10 +159,11 @@ impl Publisher for LocalPublisher {
 /// The group's positions once everything handed over before is written.
 pub(super) fn committed(
     broker: &Broker,
-    key: &super::store::GroupKey,
+    key: &GroupKey,
     partitions: &[Partition],
+    wait: Duration,
 ) -> Result<Vec<Option<Position>>, LogError> {
-    broker.barrier()?;
+    broker.barrier(wait)?;
     let catalog = broker.catalog();
     Ok(partitions.iter().map(|partition| catalog.position(key, *partition)).collect())
 }

@@ -1,6 +1,6 @@
 //! Group commit: requests wait here while the batch before them is made durable, then go together. Never reorders them.
 
-use super::broker::{Broker, Request};
+use super::broker::{Broker, Request, closed};
 use crate::log::LogError;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Queue {
         let bytes = request.unit.bytes();
         let mut waiting = self.waiting.lock();
         if waiting.closed {
-            return Err(LogError::ClientDead("the log is closed".to_owned()));
+            return Err(closed());
         }
         let full = waiting.requests.len() >= self.limits.requests || waiting.bytes + bytes > self.limits.bytes;
         if bounded && full && !waiting.requests.is_empty() {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+const PATIENCE: Duration = Duration::from_secs(30);
 const WORKS: u8 = 0;
 /// The write fails, and nothing of it is there afterwards.
 const LOSES: u8 = 1;
@@ -100,7 +101,7 @@ fn publish(publisher: &mut dyn Publisher, position: i64) -> Result<(), PublishEr
 
 /// Tries until the log works again.
 fn until_open<T, E: std::fmt::Display>(mut call: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match call() {
             Ok(value) => return value,
@@ -129,10 +130,10 @@ fn a_failed_write_is_unknown_and_what_is_there_afterwards_is_the_truth() {
                     .rebuild()
                     .and_then(|()| publisher.committed(&[Partition(0)]))
                     .map(|_| ())
-                    .or_else(|_| log.committed("g", "t", &[Partition(0)], Duration::ZERO).map(|_| ()))
+                    .or_else(|_| log.committed("g", "t", &[Partition(0)], PATIENCE).map(|_| ()))
             });
             let expected = if kept { 2 } else { 1 };
-            let committed = log.committed("g", "t", &[Partition(0)], Duration::ZERO).expect("it works");
+            let committed = log.committed("g", "t", &[Partition(0)], PATIENCE).expect("it works");
             assert_eq!(committed, [Some(Position(expected))]);
             assert_eq!(log.extent("t", Partition(0)).expect("it is there").end, Position(expected));
             until_open(|| publisher.rebuild());

@@ -11,6 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// How long positions that are handed out again may wait for commits that are under way.
+const STABLE_WAIT: Duration = Duration::from_secs(10);
+
 /// Passes on what the log tells, but for partitions that were taken away here already.
 struct Filter {
     listener: Arc<dyn AssignmentListener>,
@@ -76,7 +79,7 @@ impl FaultyGroup {
 
     fn give(&self, partitions: &[Partition]) -> Result<(), LogError> {
         let (group, topic) = (&self.spec.group, &self.spec.topic);
-        let committed = self.log.committed(group, topic, partitions, Duration::ZERO)?;
+        let committed = self.log.committed(group, topic, partitions, STABLE_WAIT)?;
         for (partition, position) in partitions.iter().zip(committed) {
             let start = self.log.extent(topic, *partition)?.start;
             self.inner.seek(*partition, position.unwrap_or(start))?;
