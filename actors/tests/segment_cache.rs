@@ -1,5 +1,5 @@
-//! The segment cache: what is put in comes back in order, damage never brings back anything else, and a store that fails
-//! is moved aside.
+//! The segment cache: what is put in comes back in order, damage never brings back anything else, and a store that
+//! fails is moved aside.
 
 use bulkhead_actors::io::segment_cache::{BAD_STORES_KEPT, CacheError, SegmentCache, SegmentStore};
 use bulkhead_core::batch::{Batch, Claim, KeyHash};
@@ -149,6 +149,7 @@ fn damage_is_an_error_or_harmless() {
             Ok(found) if found == segments => intact += 1,
             Ok(found) => {
                 assert!(found.iter().all(|placed| segments.contains(placed)), "seed {seed}: a segment nobody wrote");
+                assert!(found.is_sorted_by_key(|placed| placed.segment.seq()), "seed {seed}: out of order");
                 shorter += 1;
             }
             Err(_) => {
@@ -216,7 +217,8 @@ fn an_old_a_deleted_and_a_damaged_directory_end_in_the_same_ledger() {
     assert_eq!(start(&mut store(), &changelog), ["cached 1", "read 1", "ready 40"]);
     std::fs::remove_dir_all(&dir).expect("it is there");
     assert_eq!(start(&mut store(), &changelog), ["cached 1", "read 40", "ready 40"], "deleted: all is read");
-    std::fs::write(dir.join("conf"), b"damaged").expect("its config file");
+    std::fs::remove_file(dir.join("db")).expect("sled's log");
+    std::fs::create_dir(dir.join("db")).expect("something else in its place");
     let log = start(&mut store(), &changelog);
     assert_eq!(log[1..], ["rebuilt", "read 40", "ready 40"], "damaged: all is read");
     // Ahead of a changelog that was made anew: not believed.

@@ -1,8 +1,8 @@
 //! A dead letter: the source record as it was, and why it ended. Never decides that a record ends.
 //!
-//! Key, value and headers stay untouched; what happened stands in headers under [`ERRORS_PREFIX`], all UTF-8. Those of an
-//! earlier failure are replaced, but for the time of the first one. A letter above its size limit loses bytes of its value
-//! first, then headers of the source, then bytes of its key, each marked with what there was.
+//! Key, value and headers stay untouched; what happened stands in headers under [`ERRORS_PREFIX`], all UTF-8. Those
+//! of an earlier failure are replaced, but for the time of the first one. A letter above its size limit loses bytes
+//! of its value first, then headers of the source, then bytes of its key, each marked with what there was.
 
 use crate::batch::Rejection;
 use crate::ids::{Partition, Round};
@@ -93,8 +93,8 @@ pub fn is_parked(letter: &Record) -> bool {
     letter.header(PARKED_HEADER).is_some()
 }
 
-/// Makes a letter fit `bytes_max`, as far as its own headers let it: its value is cut, then headers of the source go, the
-/// last one first, then its key is cut. A mark that is there already says what there was at first and stays.
+/// Makes a letter fit `bytes_max`, as far as its own headers let it: its value is cut, then headers of the source go,
+/// the last one first, then its key is cut. A mark that is there already says what there was at first and stays.
 pub fn fit(letter: &mut Record, bytes_max: usize) {
     if letter.size() <= bytes_max {
         return;

@@ -1,5 +1,5 @@
-//! The ledger shard against a naive model that keeps everything: random histories of claims, commits, aborts and deaths,
-//! with caches that lose their tail, their head, all of it, or fail.
+//! The ledger shard against a naive model that keeps everything: random histories of claims, commits, aborts and
+//! deaths, with caches that lose their tail, their head, all of it, or fail.
 
 mod ledger_world;
 

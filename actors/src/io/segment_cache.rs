@@ -1,9 +1,10 @@
 //! The ledger's local cache of segments, on sled: one tree a partition, a segment under its sequence number. Never the
 //! truth: whatever happens to it, the changelog topic has it all (`notes/reliability.md` §3).
 //!
-//! sled 0.34 may fail *or panic* on damaged files, so each call into it is caught, and a store that failed is moved aside
-//! as `<directory>.bad-<n>` and begun anew. That ends the cache of every partition in it until their next shards load
-//! theirs; a write of a shard that loaded from the store before is left out, for its tree would not be whole.
+//! sled 0.34 may fail *or panic* on damaged files, so each call into it is caught, and a store that failed is moved
+//! aside as `<directory>.bad-<n>` and begun anew. That ends the cache of every partition in it until their next
+//! shards load theirs; a write of a shard that loaded from the store before is left out, for its tree would not be
+//! whole.
 
 use bulkhead_core::ids::{Offset, Partition, SegmentSeq};
 use bulkhead_core::ledger::{Placed, Segment};

@@ -1,8 +1,8 @@
 //! Which recorded keys still count: bounded, in memory, answering without I/O. Never holds unsettled claims.
 //!
-//! Segments expire together in *spans*, runs of neighbours that cover at most 1/256 of the TTL or of `keys_max`, so that
-//! what is kept about segments is bounded too. An expired key counts as absent at once; its memory is swept later, one of
-//! 64 parts of the map at a time, so no commit waits for a pass over all keys.
+//! Segments expire together in *spans*, runs of neighbours that cover at most 1/256 of the TTL or of `keys_max`, so
+//! that what is kept about segments is bounded too. An expired key counts as absent at once; its memory is swept
+//! later, one of 48 parts of the map at a time, so no commit waits for a pass over all keys.
 
 use crate::batch::KeyHash;
 use crate::ids::{Offset, Round, SegmentSeq};
@@ -12,8 +12,27 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::time::Duration;
 
-/// Into how many parts the map is divided: what one sweep looks at.
-const PARTS: usize = 64;
+/// Into how many parts the map is divided: what one sweep looks at, and what one growth moves.
+const PARTS: usize = 48;
+/// Parts take 4, 5 or 7 of 256 shares of the keys. A part doubles when it is full; of parts of one size all would
+/// double at once, and the map would be half empty after it.
+const SHARES: [usize; 3] = [4, 5, 7];
+/// The part that each share belongs to.
+const PART_OF: [u8; 256] = {
+    let mut parts = [0; 256];
+    let (mut share, mut part, mut taken) = (0, 0, 0);
+    while share < parts.len() {
+        if taken == SHARES[part % SHARES.len()] {
+            part += 1;
+            taken = 0;
+        }
+        parts[share] = part as u8;
+        taken += 1;
+        share += 1;
+    }
+    assert!(part + 1 == PARTS);
+    parts
+};
 /// Into how many spans the TTL, and `keys_max`, are divided.
 const SPANS: usize = 256;
 
@@ -274,7 +293,8 @@ impl Index {
         }
     }
 
-    /// Lets the oldest spans go until `keys_max` is kept; never the newest, whose keys may still be in flight elsewhere.
+    /// Lets the oldest spans go until `keys_max` is kept; never the newest, whose keys may still be in flight
+    /// elsewhere.
     fn evict(&mut self) -> Option<Evicted> {
         let before = self.live;
         while self.live > self.keys_max && self.spans.len() > 1 {
@@ -319,5 +339,5 @@ impl Index {
 /// The part of the map that a key belongs to, and the key as the map has it. The part is chosen by bits that the map
 /// itself does not use.
 fn place(key: KeyHash) -> (usize, Key) {
-    ((key.0 >> 122) as usize, key.into())
+    (usize::from(PART_OF[(key.0 >> 120) as usize]), key.into())
 }

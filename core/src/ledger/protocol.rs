@@ -158,8 +158,8 @@ pub enum Effect {
     /// Read the cache.
     LoadCache,
     /// In this order: wait `after`; read the committed position (stable); read the changelog's end; read the changelog
-    /// from `from` (its start where `None`, or where `from` is no longer kept) up to that end, `read_committed`; then say
-    /// [`Event::CaughtUp`]. A new pass ends the one before.
+    /// from `from` (its start where `None`, or where `from` is no longer kept) up to that end, `read_committed`; then
+    /// say [`Event::CaughtUp`]. A new pass ends the one before.
     CatchUp {
         /// Names the pass in the events that answer it.
         pass: u32,
@@ -227,8 +227,9 @@ pub enum Anomaly {
 pub enum StopReason {
     /// Ledger and group disagree on what is done, and waiting did not help.
     #[error(
-        "the group's committed position is {committed}, the ledger's last segment says {recorded}: one of the two was moved, \
-         or records of one were lost; set the group's position to the ledger's, or empty the ledger topic to start without it",
+        "the group's committed position is {committed}, the ledger's last segment says {recorded}: one of the two was \
+         moved, or records of one were lost; set the group's position to the ledger's, or empty the ledger topic to \
+         start without it",
         committed = show(*committed)
     )]
     Disagree {

@@ -2,9 +2,9 @@
 //!
 //! A segment is immutable and always carries the bytes it was decoded from or encoded to, so the changelog, the cache
 //! and a comparison of the two use the very same bytes. Layout, all integers little endian or LEB128 varints:
-//! `version 1 | flags | partition | seq | position | committed_at | expired_below | count | entry* | checksum (8 bytes)`;
-//! an entry is `offset delta | key (16 bytes) | fingerprint (8 bytes) | kind and flag | [round] | [count or offset]`: 26 bytes
-//! in the common case. The checksum is the first 8 bytes of BLAKE3 over all that stands before it.
+//! `version 1 | flags | partition | seq | position | committed_at | expired_below | count | entry* | checksum (8
+//! bytes)`; an entry is `offset delta | key (16 bytes) | fingerprint (8 bytes) | kind and flag | [round] | [count or
+//! offset]`: 26 bytes in the common case. The checksum is the first 8 bytes of BLAKE3 over all that stands before it.
 
 use crate::batch::{Batch, Claim, KeyHash, Outcome};
 use crate::ids::{Offset, Partition, Position, Round, SegmentSeq};

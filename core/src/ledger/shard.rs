@@ -1,8 +1,8 @@
 //! The ledger shard: the machine that answers the claims of one partition under one assignment. Never performs I/O.
 //!
-//! It loads its cache, catches up with the changelog, checks both against the committed position, applies the claims that
-//! an earlier shard answered, and only then answers. The cache is believed only if its last segment is found again in
-//! the changelog, byte for byte.
+//! It loads its cache, catches up with the changelog, checks both against the committed position, applies the claims
+//! that an earlier shard answered, and only then answers. The cache is believed only if its last segment is found
+//! again in the changelog, byte for byte.
 
 use crate::ids::{BatchSeq, Offset, Position, SegmentSeq, Ticket};
 use crate::ledger::index::Known;

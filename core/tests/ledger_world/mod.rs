@@ -1,5 +1,5 @@
-//! A world for one ledger shard: its changelog, its cache, its lane and the group's position, and a naive model that keeps
-//! every entry. Performs the shard's effects at once and checks each answer. Never uses the index it checks.
+//! A world for one ledger shard: its changelog, its cache, its lane and the group's position, and a naive model that
+//! keeps every entry. Performs the shard's effects at once and checks each answer. Never uses the index it checks.
 
 use bulkhead_core::batch::{Batch, Claim, KeyHash, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
