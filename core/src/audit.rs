@@ -3,6 +3,7 @@
 
 use crate::batch::Claim;
 use crate::ids::{Offset, Partition, Position, Round};
+use crate::ledger::Recorded;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fmt::Debug;
@@ -52,31 +53,6 @@ pub struct Visible<I> {
     pub id: I,
     /// What it is.
     pub kind: Kind,
-}
-
-/// What the ledger says became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It became this many outputs.
-    Emitted(u32),
-    /// It ended on purpose.
-    Dropped,
-    /// It became a dead letter.
-    Rejected,
-    /// Its key had been claimed by the record at this offset.
-    Duplicate(Offset),
-    /// Its key had been claimed by the record at this offset, with another payload: a dead letter.
-    Conflict(Offset),
-}
-
-impl Recorded {
-    const fn outputs(self) -> u32 {
-        if let Self::Emitted(n) = self { n } else { 0 }
-    }
-
-    const fn dead_letters(self) -> u32 {
-        matches!(self, Self::Rejected | Self::Conflict(_)) as u32
-    }
 }
 
 /// One entry of the ledger.
@@ -220,7 +196,7 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
     /// Outputs and dead letters that a record should have according to the ledger.
     fn expected(&self, sent: &Sent<I>) -> (u32, u32) {
         let entries = self.recorded(sent);
-        (entries.iter().map(|r| r.outputs()).sum(), entries.iter().map(|r| r.dead_letters()).sum())
+        (entries.iter().map(outputs).sum(), entries.iter().map(dead_letters).sum())
     }
 
     /// One entry a record, and one that can be true of it.
@@ -293,6 +269,16 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         }
         violations
     }
+}
+
+/// How many outputs an entry speaks of.
+const fn outputs(recorded: &Recorded) -> u32 {
+    if let Recorded::Emitted(n) = recorded { *n } else { 0 }
+}
+
+/// How many dead letters an entry speaks of.
+const fn dead_letters(recorded: &Recorded) -> u32 {
+    matches!(recorded, Recorded::Rejected | Recorded::Conflict(_)) as u32
 }
 
 /// As many outcomes as there should be, no more, no fewer, none of strangers.

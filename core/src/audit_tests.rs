@@ -150,12 +150,12 @@ fn good(records: &[(i32, u128, u64, Fate)]) -> (History<u32>, Evidence<u32>) {
             (None, Fate::Reject) => Recorded::Rejected,
         };
         keys.entry((partition, key)).or_insert((offset, fingerprint));
-        let outputs = if let Fate::Emit(n) = fate { n } else { 0 };
+        let made = if let Fate::Emit(n) = fate { n } else { 0 };
         let partition = Partition(partition);
-        source.push(Sent { partition, offset, id, claim: claim(key, fingerprint, 0), outputs });
+        source.push(Sent { partition, offset, id, claim: claim(key, fingerprint, 0), outputs: made });
         ledger.push(Entry { partition, offset, recorded });
-        let kind = if recorded.outputs() > 0 { Kind::Output } else { Kind::DeadLetter };
-        for _ in 0..recorded.outputs() + recorded.dead_letters() {
+        let kind = if outputs(&recorded) > 0 { Kind::Output } else { Kind::DeadLetter };
+        for _ in 0..outputs(&recorded) + dead_letters(&recorded) {
             visible.push(Visible { partition, ..seen(id, kind) });
         }
     }

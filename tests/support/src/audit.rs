@@ -5,9 +5,9 @@ use crate::kafka::Kafka;
 use crate::process::eventually;
 use crate::topics::{Isolation, Stored, stored};
 use bulkhead_core::audit::{Delivery, Entry, Evidence, History, Kind, Sent, Violation, Visible, audit, not_a_prefix};
-use bulkhead_core::batch::Claim;
-use bulkhead_core::ids::{Partition, Position};
-use bulkhead_core::record::{ID_HEADER, Record};
+use bulkhead_core::ids::{Partition, Position, SegmentSeq};
+use bulkhead_core::ledger::{self, Claimer, KeySource, Segment};
+use bulkhead_core::record::{ID_HEADER, Record, SourceRecord};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -34,10 +34,8 @@ pub struct Audited {
     pub id: fn(&Record) -> Option<String>,
     /// How many outputs a source record makes.
     pub outputs_of: fn(&Record) -> u32,
-    /// What a source record claims.
-    pub claim: fn(&Record) -> Option<Claim>,
-    /// The ledger's entries, where the pipeline has one.
-    pub ledger: Option<Vec<Entry>>,
+    /// The topic of its ledger and how it makes claims, where it has one.
+    pub ledger: Option<(String, Claimer)>,
 }
 
 impl Audited {
@@ -52,9 +50,15 @@ impl Audited {
             delivery: Delivery::ExactlyOnce,
             id: id_header,
             outputs_of: |_| 1,
-            claim: |_| None,
             ledger: None,
         }
+    }
+
+    /// With a ledger: that of the pipeline of this name.
+    #[must_use]
+    pub fn with_ledger(mut self, pipeline: &str, key: KeySource) -> Self {
+        self.ledger = Some((format!("{pipeline}.ledger"), Claimer::new(pipeline, &self.source, key)));
+        self
     }
 
     fn visible(&self, topic: &str, stored: &[Stored]) -> Vec<Visible<String>> {
@@ -156,14 +160,37 @@ impl Kafka {
             partition: s.partition,
             offset: s.offset,
             id: (audited.id)(&s.record).unwrap_or_else(|| format!("{}/{}", s.partition, s.offset)),
-            claim: (audited.claim)(&s.record),
+            claim: audited.ledger.as_ref().map(|(_, claimer)| {
+                claimer.claim(s.partition, &SourceRecord { offset: s.offset, record: s.record.clone() })
+            }),
             outputs: (audited.outputs_of)(&s.record),
         });
+        let ledger = audited.ledger.as_ref().map(|(topic, _)| self.read_ledger(topic));
         let places = |map: BTreeMap<i32, i64>| map.into_iter().map(|(p, at)| (Partition(p), Position(at))).collect();
         let ends = places(self.end_offsets(&audited.source, Isolation::Committed));
         let positions = places(self.committed(&audited.group, &audited.source));
         let history = History { source: sent.collect(), ends };
-        audit(&history, &Evidence { visible, ledger: audited.ledger.clone(), positions }, audited.delivery)
+        audit(&history, &Evidence { visible, ledger, positions }, audited.delivery)
+    }
+
+    /// Every entry of a ledger's topic.
+    ///
+    /// # Panics
+    /// When a segment is damaged, or the sequence of a partition has a gap or a fork.
+    #[must_use]
+    pub fn read_ledger(&self, topic: &str) -> Vec<Entry> {
+        let mut next: BTreeMap<Partition, SegmentSeq> = BTreeMap::new();
+        let mut entries = Vec::new();
+        for stored in self.read_topic(topic, Isolation::Committed) {
+            let (partition, place) = (stored.partition, format!("{topic}/{}/{}", stored.partition, stored.offset));
+            let segment = Segment::decode(stored.record.value.unwrap_or_default());
+            let segment = segment.unwrap_or_else(|damage| panic!("{place}: {damage:?}"));
+            let expected = next.insert(partition, SegmentSeq(segment.seq().0 + 1)).unwrap_or(SegmentSeq(0));
+            assert_eq!(segment.seq(), expected, "{place}: a gap or a fork in the ledger's sequence");
+            let entry = |e: &ledger::Entry| Entry { partition, offset: e.offset, recorded: e.recorded };
+            entries.extend(segment.entries().iter().map(entry));
+        }
+        entries
     }
 
     /// Reads all of it and panics unless every promise was kept.

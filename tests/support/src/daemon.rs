@@ -260,6 +260,18 @@ impl Daemon {
         assert!(status.is_success(), "POST {url}: {status}: {body}");
     }
 
+    /// How often the chaos step of this label ran each record, by the record's id (needs `--chaos`).
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[must_use]
+    pub fn chaos_runs(&self, label: &str) -> BTreeMap<String, u64> {
+        let (status, page) = self.get_json(&self.admin("/chaos/runs"));
+        assert_eq!(status, 200, "/chaos/runs: {page}");
+        let runs = page["steps"][label].as_object().into_iter().flatten();
+        runs.filter_map(|(id, count)| Some((id.clone(), count.as_u64()?))).collect()
+    }
+
     /// Every series of `/metrics`, labels included as they are written: `name{label="value"}`.
     ///
     /// # Panics

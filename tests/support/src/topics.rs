@@ -163,6 +163,16 @@ impl Kafka {
     /// When the end is not reached in time; under an open transaction `Committed` ends where that begins.
     #[must_use]
     pub fn read_topic(&self, topic: &str, isolation: Isolation) -> Vec<Stored> {
+        let mut records = Vec::new();
+        self.visit_topic(topic, isolation, |message| records.push(stored(message)));
+        records
+    }
+
+    /// Shows `visit` every record of a topic up to the end it has now, without keeping one.
+    ///
+    /// # Panics
+    /// As [`Kafka::read_topic`].
+    pub fn visit_topic(&self, topic: &str, isolation: Isolation, mut visit: impl FnMut(&BorrowedMessage<'_>)) {
         let consumer = self.reader(isolation);
         let mut ends = self.ends(&consumer, topic);
         let mut assignment = TopicPartitionList::new();
@@ -171,17 +181,18 @@ impl Kafka {
         }
         consumer.assign(&assignment).expect("partitions that exist can be assigned");
         ends.retain(|_, end| *end > 0);
-        let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let mut deadline = Instant::now() + PATIENCE;
         while !ends.is_empty() {
-            assert!(Instant::now() < deadline, "{topic}: not read to its end within {PATIENCE:?}; open: {ends:?}");
+            assert!(Instant::now() < deadline, "{topic}: nothing read for {PATIENCE:?}; open: {ends:?}");
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
-                    let stored = stored(&message);
+                    deadline = Instant::now() + PATIENCE;
+                    let end = ends.get(&message.partition()).copied();
                     // A record past the end that was asked for came later and is left to the next reader.
-                    if ends.get(&stored.partition.0).is_some_and(|end| stored.offset.0 < *end) {
-                        records.push(stored);
+                    if end.is_some_and(|end| message.offset() < end) {
+                        visit(&message);
                     }
-                    if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+                    if end.is_some_and(|end| message.offset() + 1 >= end) {
                         ends.remove(&message.partition());
                     }
                 }
@@ -193,7 +204,6 @@ impl Kafka {
                 None => {}
             }
         }
-        records
     }
 
     /// Per partition, where a reader of this isolation finds the end now.
@@ -221,7 +231,12 @@ impl Kafka {
         known.collect()
     }
 
-    pub(crate) fn reader(&self, isolation: Isolation) -> BaseConsumer {
+    /// A consumer for partitions that are assigned by hand.
+    ///
+    /// # Panics
+    /// When librdkafka refuses its settings.
+    #[must_use]
+    pub fn reader(&self, isolation: Isolation) -> BaseConsumer {
         let mut config = self.client();
         // The group is never joined: partitions are assigned by hand. librdkafka wants the name all the same.
         config.set("group.id", "bulkhead-testkit").set("enable.auto.commit", "false");

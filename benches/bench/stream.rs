@@ -1,0 +1,247 @@
+//! `stream_exactly_once` and `stream_ledger`: records a second from the first commit seen to the last, the daemon beside
+//! the bare program. Both outputs are read back and counted; a run that lost or doubled a record ends the benchmark.
+
+use crate::report::{Figure, Report, median};
+use bulkhead_core::record::{Header, Record};
+use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
+use bulkhead_testkit::kafka::Kafka;
+use bulkhead_testkit::process::{Process, eventually};
+use bulkhead_testkit::topics::{Isolation, Produced};
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+const PARTITIONS: i32 = 4;
+const WORKERS: &str = "2";
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A record is `RECORD_BYTES` of JSON, as in `notes/performance.md` W2.
+const RECORD_BYTES: usize = 482;
+/// How many bytes at a payload's start tell it from all others.
+const ID_BYTES: usize = 60;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// Copy.
+    ExactlyOnce,
+    /// Copy what is new; one record in a hundred is not.
+    Ledger,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Size {
+    pub(crate) records: i64,
+    pub(crate) pairs: u32,
+}
+
+impl Workload {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "stream_exactly_once",
+            Self::Ledger => "stream_ledger",
+        }
+    }
+
+    /// The record that record `n` repeats, in the same partition.
+    const fn original(self, n: i64) -> i64 {
+        let repeats = matches!(self, Self::Ledger) && n % 100 == 99;
+        if repeats { n - 40 } else { n }
+    }
+
+    fn outputs(self, records: i64) -> i64 {
+        (0..records).filter(|n| self.original(*n) == *n).count() as i64
+    }
+
+    fn record(self, n: i64) -> Produced {
+        let id = self.original(n);
+        let key = format!("{id:08}-4d1c-4e5b-9f3a-{id:012}");
+        let head =
+            format!(r#"{{"order_id":"{key}","customer_id":"c-{:06}","amount":{},"note":""#, id % 1_000, id % 997);
+        let value = format!("{head}{}\"}}", "x".repeat(RECORD_BYTES - head.len() - 2));
+        let headers = if self == Self::Ledger { vec![Header::new("idempotency-key", key)] } else { Vec::new() };
+        let record = Record { key: None, value: Some(value.into()), headers, ..Record::default() };
+        (Some((id % i64::from(PARTITIONS)) as i32), record)
+    }
+}
+
+/// Measures pairs and adds the figures.
+pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mut Report) {
+    let source = format!("{}.in", workload.name());
+    kafka.create_topic(&source, PARTITIONS);
+    kafka.produce(&source, (0..size.records).map(|n| workload.record(n)));
+    let bench = Bench { kafka, workload, source, outputs: workload.outputs(size.records) };
+    let (mut limits, mut values, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    // The first pair warms the broker's JVM and is not counted.
+    for pair in 0..=size.pairs {
+        let limit = bench.limit(&format!("limit{pair}"));
+        let (value, mib) = bench.daemon(&format!("daemon{pair}"));
+        println!("{} pair {pair}: limit {limit:.0}/s, bulkhead {value:.0}/s, {mib:.0} MiB", workload.name());
+        if pair > 0 {
+            limits.push(limit);
+            values.push(value);
+            memory.push(mib);
+        }
+    }
+    let ratios: Vec<f64> = values.iter().zip(&limits).map(|(value, limit)| value / limit).collect();
+    report.add(Figure {
+        name: workload.name().into(),
+        value: median(&values),
+        unit: "records/s",
+        limit: Some(median(&limits)),
+        ratio: Some(median(&ratios)),
+        runs: format!("{ratios:.2?}"),
+    });
+    report.add(Figure {
+        name: format!("{}_memory", workload.name()),
+        value: median(&memory),
+        unit: "MiB",
+        limit: None,
+        ratio: None,
+        runs: format!("{memory:.0?}"),
+    });
+}
+
+struct Bench<'a> {
+    kafka: &'a Kafka,
+    workload: Workload,
+    source: String,
+    outputs: i64,
+}
+
+impl Bench<'_> {
+    /// The bare program: records a second.
+    fn limit(&self, run: &str) -> f64 {
+        let name = self.topics(run);
+        let program = Path::new(env!("CARGO_BIN_EXE_bulkhead")).with_file_name(self.workload.name());
+        assert!(program.exists(), "{}: build it with `cargo build --release -p bulkhead-limits`", program.display());
+        let (output, ledger) = (format!("{name}.out"), format!("{name}.ledger"));
+        let (bootstrap, partitions) = (self.kafka.bootstrap(), PARTITIONS.to_string());
+        let args = [&bootstrap[..], &self.source, &output, &ledger, &name, &partitions, WORKERS];
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let process = Process::start("limit", &program, args, &[], &folder.path().join("log"));
+        let rate = self.watch(&output, || {
+            let status = process.exit_status();
+            assert!(status.is_none_or(|s| s.success()), "the limit failed:\n{}", process.tail(20));
+            status.is_some()
+        });
+        self.count(&output);
+        rate
+    }
+
+    /// The daemon: records a second and its peak memory in MiB.
+    fn daemon(&self, run: &str) -> (f64, f64) {
+        let name = self.topics(run);
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let ledger =
+            if self.workload == Workload::Ledger { "ledger = { key = \"header:idempotency-key\" }" } else { "" };
+        let config = write_config(folder.path(), &name, &self.source, ledger);
+        let spec = DaemonSpec::new(env!("CARGO_BIN_EXE_bulkhead"), config, folder.path().join("data"));
+        let daemon = Daemon::start(&spec.on(self.kafka.bootstrap()).named("bench").env("BULKHEAD_LOG_LEVEL", "warn"));
+        let output = format!("{name}.out");
+        let ends = self.kafka.end_offsets(&self.source, Isolation::Committed);
+        let rate = self.watch(&output, || {
+            assert!(daemon.is_running(), "the daemon ended");
+            self.kafka.committed(&name, &self.source) == ends
+        });
+        let mib = peak_mib(daemon.pid());
+        daemon.sigterm();
+        let status = daemon.wait_exit(Duration::from_secs(30));
+        assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
+        self.count(&output);
+        (rate, mib)
+    }
+
+    /// Makes the topics of a run; returns the name that they and the group have in common.
+    fn topics(&self, run: &str) -> String {
+        let name = format!("{}_{run}", self.workload.name());
+        for topic in ["out", "ledger", "dlq"] {
+            self.kafka.create_topic(&format!("{name}.{topic}"), PARTITIONS);
+        }
+        name
+    }
+
+    /// Records a second between the first commit that is visible and the last; `done` says whether all is committed and
+    /// is asked only when the output is as long as it will be.
+    fn watch(&self, output: &str, mut done: impl FnMut() -> bool) -> f64 {
+        let watcher = self.kafka.reader(Isolation::Committed);
+        let began = Instant::now();
+        let (mut first, mut last) = (None, (began, 0));
+        loop {
+            assert!(began.elapsed() < PATIENCE, "{output} has {} of {} records", last.1, self.outputs);
+            let visible = length(&watcher, output);
+            if visible > last.1 {
+                last = (Instant::now(), visible);
+                first = first.or(Some(last));
+            }
+            // A transaction's marker takes an offset, so the length is reached a little early.
+            if visible >= self.outputs && done() {
+                break;
+            }
+            // Nothing is assigned: this only waits between two looks.
+            drop(watcher.poll(Duration::from_millis(10)));
+        }
+        let visible = length(&watcher, output);
+        if visible > last.1 {
+            last = (Instant::now(), visible);
+        }
+        let first = first.expect("the output is not empty");
+        let share = (last.1 - first.1) as f64 / last.1 as f64;
+        self.outputs as f64 * share / (last.0 - first.0).as_secs_f64()
+    }
+
+    /// Every output is there once.
+    fn count(&self, output: &str) {
+        let (mut ids, mut count) = (HashSet::new(), 0);
+        self.kafka.visit_topic(output, Isolation::Committed, |message| {
+            count += 1;
+            ids.insert(message.payload().unwrap_or_default()[..ID_BYTES].to_vec());
+        });
+        assert_eq!((count, ids.len() as i64), (self.outputs, self.outputs), "{output}: outputs, distinct outputs");
+    }
+}
+
+/// A config directory with one pipeline of one stage that passes every record on.
+pub(crate) fn write_config(folder: &Path, name: &str, source: &str, ledger: &str) -> PathBuf {
+    let config = folder.join("config");
+    fs::create_dir_all(config.join("pipelines")).expect("a temporary folder can be made");
+    let text = format!(
+        r#"version = 1
+[pipeline]
+name     = "{name}"
+delivery = "exactly_once"
+source   = {{ topic = "{source}", partitions = {PARTITIONS}, group = "{name}" }}
+{ledger}
+output   = {{ topic = "{name}.out" }}
+dlq      = {{ topic = "{name}.dlq" }}
+
+[[stage]]
+name    = "copy"
+workers = {WORKERS}
+steps   = [{{ pass = {{}} }}]
+"#
+    );
+    fs::write(config.join("pipelines/bench.toml"), text).expect("the config can be written");
+    fs::write(config.join("bulkhead.toml"), "version = 1\n").expect("the config can be written");
+    config
+}
+
+/// How many offsets of a topic a committed-only reader can reach.
+fn length(watcher: &BaseConsumer, topic: &str) -> i64 {
+    let end = |partition| {
+        eventually("the output's end", PATIENCE, || {
+            let marks = watcher.fetch_watermarks(topic, partition, Duration::from_secs(5));
+            marks.map(|(_, end)| end).map_err(|e| e.to_string())
+        })
+    };
+    (0..PARTITIONS).map(end).sum()
+}
+
+/// The most memory that a process has had.
+fn peak_mib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon still runs");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux tells a process' peak");
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
+    kib / 1024.0
+}
