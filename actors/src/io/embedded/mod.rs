@@ -53,7 +53,7 @@ impl Default for EmbeddedOptions {
             retain_every: Duration::from_secs(30),
             cache_bytes: 16 * 1024 * 1024,
             memtable_bytes: 16 * 1024 * 1024,
-            journal_bytes: 128 * 1024 * 1024,
+            journal_bytes: 64 * 1024 * 1024,
         }
     }
 }
