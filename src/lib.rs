@@ -1,12 +1,14 @@
 //! bulkhead, the daemon: configuration, steps, gateway and admin around the engine. Never holds engine logic: that is in
 //! `bulkhead-core` and `bulkhead-actors`.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod daemon;
 pub mod data_dir;
 pub mod exit;
+pub mod gateway;
 pub mod list;
 pub mod logging;
 pub mod steps;

@@ -5,21 +5,28 @@
 
 use crate::log::{Log, LogError, Read, Reader, Tail};
 use crate::metrics::Metrics;
+use crate::shell::{Exit, Lifeline, Signal};
 use bulkhead_core::batch::KeyHash;
 use bulkhead_core::ids::{Partition, Position};
 use bulkhead_core::job_id::JobId;
 use bulkhead_core::jobs::{Effect, Event, Job, JobIndex, JobName, Limits, Sighting};
+use bulkhead_core::ledger::Segment;
 use bulkhead_core::machine::Machine;
 use bulkhead_core::record::Record;
 use bulkhead_core::time::{Now, WallMs};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// Records taken from the log in one turn: enough to catch up fast, few enough to stop soon.
 const RECORDS_PER_TURN: usize = 1_000;
+/// How long a turn waits for records, and so how long a drain may go unnoticed.
+const TURN: Duration = Duration::from_millis(100);
+/// How long the actor waits before it asks again for a log that failed it.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a topic tells of jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +35,22 @@ pub enum Source {
     Results,
     /// Its records are dead letters.
     DeadLetters,
+    /// Its records are ledger segments: the only ones that tell of records which were dropped. Worth reading where the
+    /// ledger's key is the record's id; no job is found by another key.
+    Ledger,
 }
 
 impl Source {
-    fn sighting(self, record: &Record) -> Option<Sighting> {
+    fn see(self, record: &Record, sightings: &mut Vec<Sighting>) {
         match self {
-            Self::Results => Sighting::of_result(record),
-            Self::DeadLetters => Sighting::of_dead_letter(record),
+            Self::Results => sightings.extend(Sighting::of_result(record)),
+            Self::DeadLetters => sightings.extend(Sighting::of_dead_letter(record)),
+            Self::Ledger => match record.value.clone().map(Segment::decode) {
+                Some(Ok(segment)) => sightings.extend(Sighting::of_segment(&segment)),
+                // The partition's ledger stops over it; here it costs no more than what it would have told.
+                Some(Err(damage)) => tracing::warn!(%damage, "results skip a damaged segment"),
+                None => {}
+            },
         }
     }
 }
@@ -50,7 +66,7 @@ pub struct JobStore {
 struct State {
     index: JobIndex,
     reached: HashMap<(Arc<str>, Partition), Position>,
-    caught_up: bool,
+    caught_up: Result<(), String>,
 }
 
 /// Waits for news of one job.
@@ -64,7 +80,8 @@ impl JobStore {
     /// An empty store.
     #[must_use]
     pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
-        let state = State { index: JobIndex::new(limits), reached: HashMap::new(), caught_up: false };
+        let caught_up = Err("not started".to_owned());
+        let state = State { index: JobIndex::new(limits), reached: HashMap::new(), caught_up };
         Self { metrics, state: Mutex::new(state), waiting: Mutex::new(HashMap::new()) }
     }
 
@@ -81,9 +98,11 @@ impl JobStore {
     }
 
     /// Whether everything that was in the topics when the actor last started reading is in the store.
-    #[must_use]
-    pub fn caught_up(&self) -> bool {
-        self.state.lock().caught_up
+    ///
+    /// # Errors
+    /// Why it is not, for readiness.
+    pub fn caught_up(&self) -> Result<(), String> {
+        self.state.lock().caught_up.clone()
     }
 
     /// Subscribes to news of the job. Subscribe first, then [`JobStore::get`], then wait: nothing is missed.
@@ -132,8 +151,36 @@ impl Drop for Waiter {
     }
 }
 
+/// The body of the results actor: reads until it is told to end. A log that fails it is asked again, as long as it takes:
+/// that is no reason to die, and readiness says what is wrong.
+pub fn run(lifeline: &Lifeline, log: &Arc<dyn Log>, topics: &[(Arc<str>, Source)], store: &Arc<JobStore>) -> Exit {
+    let this = thread::current();
+    lifeline.on_signal(move || this.unpark());
+    let mut reading: Option<Results> = None;
+    loop {
+        match lifeline.signal() {
+            Signal::Run => lifeline.beat(),
+            // It holds nothing that is not in the store.
+            Signal::Drain => return Exit::Done,
+            Signal::Kill => return Exit::Killed,
+        }
+        let turned = match reading.take() {
+            None => Results::start(Arc::clone(log), topics, Arc::clone(store)),
+            Some(mut results) => results.turn(TURN, lifeline.clock().wall()).map(|_| results),
+        };
+        match turned {
+            Ok(results) => reading = Some(results),
+            Err(error) => {
+                tracing::warn!(%error, "results cannot be read; trying again");
+                store.state.lock().caught_up = Err(error.to_string());
+                thread::park_timeout(RETRY);
+            }
+        }
+    }
+}
+
 /// One incarnation of the results actor.
-pub struct Results {
+struct Results {
     log: Arc<dyn Log>,
     store: Arc<JobStore>,
     sources: Vec<Source>,
@@ -147,7 +194,7 @@ impl Results {
     ///
     /// # Errors
     /// The log cannot be reached, or a topic does not exist.
-    pub fn start(log: Arc<dyn Log>, topics: &[(Arc<str>, Source)], store: Arc<JobStore>) -> Result<Self, LogError> {
+    fn start(log: Arc<dyn Log>, topics: &[(Arc<str>, Source)], store: Arc<JobStore>) -> Result<Self, LogError> {
         let (mut tails, mut sources) = (Vec::new(), Vec::new());
         for (topic, source) in topics {
             let Some(info) = log.topic(topic)? else {
@@ -161,15 +208,16 @@ impl Results {
         }
         let reader = log.reader(&tails)?;
         let behind = vec![true; tails.len()];
-        store.state.lock().caught_up = tails.is_empty();
-        Ok(Self { log, store, sources, tails, behind, reader })
+        let results = Self { log, store, sources, tails, behind, reader };
+        results.note_progress();
+        Ok(results)
     }
 
     /// Reads what has come, waiting at most `wait`, and forgets what is too old at `wall`. Returns how many records came.
     ///
     /// # Errors
-    /// `Unavailable` may pass: call again. After any other error this incarnation is of no use.
-    pub fn turn(&mut self, wait: Duration, wall: WallMs) -> Result<usize, LogError> {
+    /// The log cannot be read; start anew.
+    fn turn(&mut self, wait: Duration, wall: WallMs) -> Result<usize, LogError> {
         let reads = match self.reader.read(RECORDS_PER_TURN, wait) {
             Err(LogError::ClientDead(reason)) => {
                 tracing::warn!(%reason, "results reader died; a new one reads on");
@@ -184,7 +232,7 @@ impl Results {
                 Read::Record { tail, record } => {
                     records += 1;
                     self.tails[tail].from = Some(record.offset.next());
-                    sightings.extend(self.sources[tail].sighting(&record.record));
+                    self.sources[tail].see(&record.record, &mut sightings);
                 }
                 Read::CaughtUp { tail } => self.behind[tail] = false,
             }
@@ -194,25 +242,26 @@ impl Results {
             self.store.apply(Event::Seen(sightings));
         }
         self.store.apply(Event::Tick(wall));
-        self.note_positions();
+        self.note_progress();
         Ok(records)
     }
 
     fn renew(&mut self) -> Result<(), LogError> {
         self.behind.fill(true);
-        self.store.state.lock().caught_up = self.tails.is_empty();
+        self.note_progress();
         self.reader = self.log.reader(&self.tails)?;
         Ok(())
     }
 
-    fn note_positions(&self) {
+    fn note_progress(&self) {
         let mut state = self.store.state.lock();
         for tail in &self.tails {
             if let Some(position) = tail.from {
                 state.reached.insert((Arc::clone(&tail.topic), tail.partition), position);
             }
         }
-        state.caught_up = !self.behind.contains(&true);
+        let behind = self.behind.iter().filter(|behind| **behind).count();
+        state.caught_up = if behind == 0 { Ok(()) } else { Err(format!("{behind} partitions are still being read")) };
     }
 }
 

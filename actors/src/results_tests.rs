@@ -3,7 +3,7 @@
 use super::*;
 use crate::log::{AssignmentListener, Extent, Group, GroupSpec, Producer, TopicInfo, TopicSpec};
 use bulkhead_core::ids::Offset;
-use bulkhead_core::job_id::JobIds;
+use bulkhead_core::job_id::{JobIds, Scope};
 use bulkhead_core::jobs::JobOutcome;
 use bulkhead_core::record::{Header, ID_HEADER, SourceRecord};
 use bytes::Bytes;
@@ -75,7 +75,7 @@ fn start(script: &Arc<Script>, store: &Arc<JobStore>) -> Results {
 }
 
 fn id(n: u8) -> JobId {
-    JobIds::new(b"secret").random("", WallMs(1_000), [n; 10])
+    JobIds::new(b"secret").random(Scope { tenant: "", pipeline: "digits" }, WallMs(1_000), [n; 10])
 }
 
 fn read(tail: usize, offset: i64, n: u8) -> Read {
@@ -108,10 +108,10 @@ fn caught_up_only_when_every_partition_is() {
     let caught_up = |tail| Read::CaughtUp { tail };
     script.turns.lock().extend([Ok(vec![caught_up(0), caught_up(2)]), Ok(vec![caught_up(1)])]);
     let mut results = start(&script, &store);
-    let mut seen = vec![store.caught_up()];
+    let mut seen = vec![store.caught_up().is_ok()];
     for _ in 0..2 {
         turn(&mut results).expect("played");
-        seen.push(store.caught_up());
+        seen.push(store.caught_up().is_ok());
     }
     assert_eq!(seen, [false, false, true]);
 }
@@ -151,6 +151,51 @@ fn a_topic_that_does_not_exist_is_refused() {
     let log = Arc::new(ScriptedLog(Arc::default()));
     let refused = Results::start(log, &[(Arc::from("nowhere"), Source::Results)], store());
     assert!(matches!(refused.map(drop), Err(LogError::Refused(reason)) if reason.contains("nowhere")));
+}
+
+#[test]
+fn the_actor_outlasts_a_log_that_fails_and_says_so_meanwhile() {
+    let (script, store) = (Arc::new(Script::default()), store());
+    script.turns.lock().extend([
+        Err(LogError::Unavailable("away".into())),
+        Ok(vec![read(0, 6, 1), Read::CaughtUp { tail: 0 }, Read::CaughtUp { tail: 1 }, Read::CaughtUp { tail: 2 }]),
+    ]);
+    let mut waiter = store.wait(JobName::Id(id(1)));
+    let lifeline = Lifeline::detached(crate::clock::Clock::manual().0);
+    let topics = vec![(Arc::from("out"), Source::Results), (Arc::from("dead"), Source::DeadLetters)];
+    let log: Arc<dyn Log> = Arc::new(ScriptedLog(Arc::clone(&script)));
+    let actor = thread::spawn({
+        let (lifeline, store) = (lifeline.clone(), Arc::clone(&store));
+        move || run(&lifeline, &log, &topics, &store)
+    });
+    futures::executor::block_on(waiter.news());
+    assert!(store.get(id(1), None).is_some());
+    lifeline.raise(Signal::Drain);
+    assert_eq!(actor.join().expect("no panic"), Exit::Done);
+    assert_eq!(store.caught_up(), Ok(()));
+    assert_eq!(script.readers.lock().len(), 2, "a new reader after the failure");
+}
+
+#[test]
+fn segments_tell_of_dropped_records() {
+    use bulkhead_core::batch::{Batch, Claim, Outcome};
+    use bulkhead_core::ids::{Assignment, BatchSeq, Generation, Round, SegmentSeq, Ticket};
+    use bulkhead_core::ledger::{SEGMENT_BYTES_MAX, SegmentHead};
+    let ticket =
+        Ticket { assignment: Assignment { partition: Partition(0), generation: Generation(1) }, seq: BatchSeq(0) };
+    let source = |offset| SourceRecord { offset: Offset(offset), record: Record::default() };
+    let mut batch = Batch::new(ticket, vec![source(4), source(5)]);
+    batch.outcomes = vec![Outcome::Dropped("not wanted".into()), Outcome::Pending];
+    batch.claims = [7, 8].map(|key| Claim { key: KeyHash(key), fingerprint: 0, round: Round(0) }).to_vec();
+    let head = SegmentHead { next: SegmentSeq(0), expired_below: SegmentSeq(0) };
+    let segments = Segment::build(&[&batch], head, WallMs(2_000), SEGMENT_BYTES_MAX);
+    let mut sightings = Vec::new();
+    for value in [segments[0].wire().clone(), Bytes::from_static(b"damaged")] {
+        Source::Ledger.see(&Record { value: Some(value), ..Record::default() }, &mut sightings);
+    }
+    let [dropped] = &sightings[..] else { panic!("one record was dropped: {sightings:?}") };
+    assert_eq!((dropped.name, dropped.ended), (JobName::Key(KeyHash(7)), WallMs(2_000)));
+    assert_eq!(dropped.outcome, JobOutcome::Dropped);
 }
 
 #[tokio::test]

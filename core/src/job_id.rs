@@ -3,8 +3,8 @@
 //!
 //! An id is 30 bytes, 40 characters of URL-safe base64: `kind (1) | body (16) | mac (13)`. The body is the acceptance
 //! time and a random part, or a digest of the client's idempotency key; the mac is a truncated HMAC-SHA-256 over
-//! (tenant, kind, body). 104 bits cannot be guessed, so an id that verifies was issued by a gateway with this secret to
-//! this tenant, though nobody kept a list.
+//! (tenant, pipeline, kind, body). 104 bits cannot be guessed, so an id that verifies was issued by a gateway with this
+//! secret in this scope, though nobody kept a list.
 
 use crate::time::WallMs;
 use base64::Engine as _;
@@ -34,7 +34,16 @@ const KIND_KEYED: u8 = 2;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId([u8; RAW_LEN]);
 
-/// The text is no id that was issued to this tenant.
+/// Whose job it is: an id of one scope is unknown in every other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope<'a> {
+    /// The client's identity, empty where clients have none.
+    pub tenant: &'a str,
+    /// The pipeline that the record goes to.
+    pub pipeline: &'a str,
+}
+
+/// The text is no id that was issued in this scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the id of a job")]
 pub struct NotIssued;
@@ -100,47 +109,48 @@ impl JobIds {
 
     /// The id of a job without an idempotency key, accepted now.
     #[must_use]
-    pub fn random(&self, tenant: &str, accepted: WallMs, random: [u8; RANDOM_LEN]) -> JobId {
+    pub fn random(&self, scope: Scope<'_>, accepted: WallMs, random: [u8; RANDOM_LEN]) -> JobId {
         let ms = u64::try_from(accepted.0).unwrap_or(0).min(TIME_MAX);
         let mut body = [0; BODY_LEN];
         body[..TIME_LEN].copy_from_slice(&ms.to_be_bytes()[8 - TIME_LEN..]);
         body[TIME_LEN..].copy_from_slice(&random);
-        self.seal(tenant, KIND_RANDOM, body)
+        self.seal(scope, KIND_RANDOM, body)
     }
 
     /// The id of the job that this client names `key` on this route: the same on every gateway, every time.
     #[must_use]
-    pub fn from_key(&self, tenant: &str, route: &str, key: &str) -> JobId {
-        let digest = self.mac("key", &[tenant.as_bytes(), route.as_bytes(), key.as_bytes()]).finalize().into_bytes();
+    pub fn from_key(&self, scope: Scope<'_>, route: &str, key: &str) -> JobId {
+        let digest = self.mac("key", scope, &[route.as_bytes(), key.as_bytes()]).finalize().into_bytes();
         let mut body = [0; BODY_LEN];
         body.copy_from_slice(&digest[..BODY_LEN]);
-        self.seal(tenant, KIND_KEYED, body)
+        self.seal(scope, KIND_KEYED, body)
     }
 
-    /// The id that this text names, where a gateway issued it to this tenant. Takes the same time for every forgery.
+    /// The id that this text names, where a gateway issued it in this scope. Takes the same time for every forgery.
     ///
     /// # Errors
-    /// The text is no id, or one of another secret or tenant.
-    pub fn verify(&self, tenant: &str, text: &str) -> Result<JobId, NotIssued> {
+    /// The text is no id, or one of another secret or scope.
+    pub fn verify(&self, scope: Scope<'_>, text: &str) -> Result<JobId, NotIssued> {
         let id: JobId = text.parse()?;
         let (named, mac) = id.0.split_at(MAC_AT);
-        self.mac("id", &[tenant.as_bytes(), named]).verify_truncated_left(mac).map_err(|_| NotIssued)?;
+        self.mac("id", scope, &[named]).verify_truncated_left(mac).map_err(|_| NotIssued)?;
         Ok(id)
     }
 
-    fn seal(&self, tenant: &str, kind: u8, body: [u8; BODY_LEN]) -> JobId {
+    fn seal(&self, scope: Scope<'_>, kind: u8, body: [u8; BODY_LEN]) -> JobId {
         let mut raw = [0; RAW_LEN];
         raw[0] = kind;
         raw[1..MAC_AT].copy_from_slice(&body);
-        let mac = self.mac("id", &[tenant.as_bytes(), &raw[..MAC_AT]]).finalize().into_bytes();
+        let mac = self.mac("id", scope, &[&raw[..MAC_AT]]).finalize().into_bytes();
         raw[MAC_AT..].copy_from_slice(&mac[..RAW_LEN - MAC_AT]);
         JobId(raw)
     }
 
     /// Every part is preceded by its length: no two lists of parts are the same bytes.
-    fn mac(&self, domain: &str, parts: &[&[u8]]) -> Hmac<Sha256> {
+    fn mac(&self, domain: &str, scope: Scope<'_>, parts: &[&[u8]]) -> Hmac<Sha256> {
         let mut mac = self.keyed.clone();
-        for part in std::iter::once(&domain.as_bytes()).chain(parts) {
+        let named = [domain, scope.tenant, scope.pipeline].map(str::as_bytes);
+        for part in named.iter().chain(parts) {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
@@ -154,16 +164,17 @@ mod tests {
     use proptest::prelude::*;
 
     const SECRET: &[u8] = b"a secret of this installation";
+    const HERE: Scope<'_> = Scope { tenant: "acme", pipeline: "digits" };
 
     /// The texts were computed with Python's hmac module from the layout above.
     #[test]
     fn ids_of_a_known_secret_never_change() {
         let ids = JobIds::new(SECRET);
-        let keyed = ids.from_key("", "/api/classify", "order-1").to_string();
-        let random = ids.random("", WallMs(1_700_000_000_000), [7; RANDOM_LEN]).to_string();
+        let keyed = ids.from_key(HERE, "/api/classify", "order-1").to_string();
+        let random = ids.random(HERE, WallMs(1_700_000_000_000), [7; RANDOM_LEN]).to_string();
         assert_eq!(
             (keyed.as_str(), random.as_str()),
-            ("AhKig1IBueYl79TLL0pOPQ_IHsXKyy1fsLofv7km", "AQGLz-VoAAcHBwcHBwcHBwfv1bAmgGZGPR5ymKjQ",)
+            ("AjvWXuGq0XpvhprTUxhNahQq0i4edM_bzpPq7SVu", "AQGLz-VoAAcHBwcHBwcHBwf_Z5Q9ZeWExCGy-mVk",)
         );
     }
 
@@ -171,19 +182,19 @@ mod tests {
     fn what_is_no_id_is_refused() {
         let ids = JobIds::new(SECRET);
         for text in ["", "garbage", &"A".repeat(40), &"-".repeat(40), &"é".repeat(20), &"A".repeat(41)] {
-            assert_eq!(ids.verify("", text), Err(NotIssued), "{text}");
+            assert_eq!(ids.verify(HERE, text), Err(NotIssued), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn an_issued_id_verifies_and_survives_text(
-            tenant in ".{0,20}", route in ".{0,20}", key in ".{0,40}", ms in 0..TIME_MAX as i64, random: [u8; RANDOM_LEN],
+            tenant in ".{0,20}", pipeline in ".{0,20}", route in ".{0,20}", key in ".{0,40}", ms in 0..TIME_MAX as i64, random: [u8; RANDOM_LEN],
         ) {
-            let ids = JobIds::new(SECRET);
-            let drawn = ids.random(&tenant, WallMs(ms), random);
+            let (ids, scope) = (JobIds::new(SECRET), Scope { tenant: &tenant, pipeline: &pipeline });
+            let drawn = ids.random(scope, WallMs(ms), random);
             prop_assert_eq!(drawn.accepted(), Some(WallMs(ms)));
-            let named = ids.from_key(&tenant, &route, &key);
+            let named = ids.from_key(scope, &route, &key);
             prop_assert_eq!(named.accepted(), None);
             for id in [drawn, named] {
                 let text = id.to_string();
@@ -191,36 +202,42 @@ mod tests {
                 prop_assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_'), "{}", text);
                 prop_assert!(text.starts_with('A'));
                 // Another instance with the same secret: another gateway.
-                prop_assert_eq!(JobIds::new(SECRET).verify(&tenant, &text), Ok(id));
+                prop_assert_eq!(JobIds::new(SECRET).verify(scope, &text), Ok(id));
             }
         }
 
         #[test]
-        fn another_tenant_or_secret_refuses_it(a in ".{0,20}", b in ".{0,20}", key in ".{0,20}", random: [u8; RANDOM_LEN]) {
+        fn another_scope_or_secret_refuses_it(
+            a in ("[ab/]{0,3}", "[ab/]{0,3}"), b in ("[ab/]{0,3}", "[ab/]{0,3}"), key in ".{0,20}", random: [u8; RANDOM_LEN],
+        ) {
             prop_assume!(a != b);
             let ids = JobIds::new(SECRET);
-            for id in [ids.random(&a, WallMs(1), random), ids.from_key(&a, "r", &key)] {
-                prop_assert_eq!(ids.verify(&b, &id.to_string()), Err(NotIssued));
-                prop_assert_eq!(JobIds::new(b"another").verify(&a, &id.to_string()), Err(NotIssued));
+            let (a, b) = (Scope { tenant: &a.0, pipeline: &a.1 }, Scope { tenant: &b.0, pipeline: &b.1 });
+            for id in [ids.random(a, WallMs(1), random), ids.from_key(a, "r", &key)] {
+                prop_assert_eq!(ids.verify(b, &id.to_string()), Err(NotIssued));
+                prop_assert_eq!(JobIds::new(b"another").verify(a, &id.to_string()), Err(NotIssued));
             }
         }
 
         #[test]
         fn every_mutation_is_refused(key in ".{0,20}", at in 0..TEXT_LEN, to in "[A-Za-z0-9_=+/-]") {
             let ids = JobIds::new(SECRET);
-            let issued = ids.from_key("t", "r", &key).to_string();
+            let issued = ids.from_key(HERE, "r", &key).to_string();
             let mut forged = issued.clone();
             forged.replace_range(at..=at, &to);
             prop_assume!(forged != issued);
-            prop_assert_eq!(ids.verify("t", &forged), Err(NotIssued));
+            prop_assert_eq!(ids.verify(HERE, &forged), Err(NotIssued));
         }
 
         #[test]
-        fn ids_are_equal_exactly_where_tenant_route_and_key_are(
+        fn ids_are_equal_exactly_where_scope_route_and_key_are(
             a in ("[ab/]{0,3}", "[ab/]{0,3}", "[ab/]{0,3}"), b in ("[ab/]{0,3}", "[ab/]{0,3}", "[ab/]{0,3}"),
         ) {
             let ids = JobIds::new(SECRET);
-            prop_assert_eq!(ids.from_key(&a.0, &a.1, &a.2) == ids.from_key(&b.0, &b.1, &b.2), a == b);
+            let id = |(tenant, route, key): &(String, String, String)| {
+                ids.from_key(Scope { tenant, pipeline: "digits" }, route, key)
+            };
+            prop_assert_eq!(id(&a) == id(&b), a == b);
         }
     }
 }

@@ -6,17 +6,17 @@
 //! payload it conflicts with, and a later round (a redrive) replaces the round before it.
 
 use crate::batch::KeyHash;
+use crate::dlq::CONFLICT_CODE;
 use crate::ids::Round;
 use crate::job_id::JobId;
+use crate::ledger::{Recorded, Segment, round_of};
+use crate::letter::ERRORS_PREFIX;
 use crate::machine::Machine;
-use crate::record::{ACCEPTED_HEADER, ID_HEADER, ROUND_HEADER, Record};
+use crate::record::{ACCEPTED_HEADER, ID_HEADER, Record};
 use crate::time::{Now, WallMs};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
-
-/// The code of a dead letter whose key was claimed before by another payload.
-pub const CONFLICT_CODE: &str = "conflict";
 
 /// Bytes that a job is taken to cost beside its texts: its two index entries and their share of the tables.
 const JOB_OVERHEAD: usize = 256;
@@ -140,7 +140,7 @@ impl Sighting {
     /// What a dead letter says; `None` where it carries no job's id.
     #[must_use]
     pub fn of_dead_letter(record: &Record) -> Option<Self> {
-        let field = |name: &str| text(record, &format!("__bulkhead.errors.{name}")).unwrap_or_default().to_owned();
+        let field = |name: &str| text(record, &format!("{ERRORS_PREFIX}{name}")).unwrap_or_default().to_owned();
         let error = JobError {
             code: field("code"),
             message: field("message"),
@@ -151,13 +151,25 @@ impl Sighting {
         Self::of(record, JobOutcome::Failed(error))
     }
 
+    /// What a ledger segment says that no other topic does: which keys ended without a record. All else is in the result
+    /// and dead-letter topics, a duplicate's outcome being that of the record before it.
+    pub fn of_segment(segment: &Segment) -> impl Iterator<Item = Self> {
+        let ended = segment.committed_at();
+        segment.entries().iter().filter(|entry| entry.recorded == Recorded::Dropped).map(move |entry| Self {
+            name: JobName::Key(entry.claim.key),
+            round: entry.claim.round,
+            accepted: None,
+            ended,
+            outcome: JobOutcome::Dropped,
+        })
+    }
+
     fn of(record: &Record, outcome: JobOutcome) -> Option<Self> {
         let id: JobId = text(record, ID_HEADER)?.parse().ok()?;
         let accepted = text(record, ACCEPTED_HEADER).and_then(|ms| ms.parse().ok()).map(WallMs);
-        let round = text(record, ROUND_HEADER).and_then(|round| round.parse().ok()).map_or(Round(0), Round);
         Some(Self {
             name: JobName::Id(id),
-            round,
+            round: round_of(record),
             accepted: accepted.or_else(|| id.accepted()),
             ended: record.timestamp,
             outcome,

@@ -1,12 +1,16 @@
 //! Tests of the job index: tables of what wins, and its bounds against a naive list.
 
 use super::*;
-use crate::job_id::{JobIds, RANDOM_LEN};
-use crate::record::Header;
+use crate::job_id::{JobIds, RANDOM_LEN, Scope};
+use crate::record::{Header, ROUND_HEADER};
 use proptest::prelude::*;
 
 fn id(n: u8) -> JobId {
-    JobIds::new(b"secret").random("", WallMs(1_000 + i64::from(n)), [n; RANDOM_LEN])
+    JobIds::new(b"secret").random(
+        Scope { tenant: "", pipeline: "digits" },
+        WallMs(1_000 + i64::from(n)),
+        [n; RANDOM_LEN],
+    )
 }
 
 fn seen(n: u8, ended: i64, outcome: JobOutcome) -> Sighting {

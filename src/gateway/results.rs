@@ -1,0 +1,95 @@
+//! Tells what became of a job. Never says that a job ended which was not seen to end, nor knows one that was not issued.
+
+use super::problem::Problem;
+use super::route::Results;
+use super::{Shared, scope};
+use actix_web::HttpResponse;
+use actix_web::http::{StatusCode, header};
+use bulkhead_core::batch::KeyHash;
+use bulkhead_core::ids::{Offset, Partition};
+use bulkhead_core::job_id::JobId;
+use bulkhead_core::jobs::{Job, JobError, JobOutcome};
+use bulkhead_core::ledger::Claimer;
+use bulkhead_core::record::{Header, ID_HEADER, Record, SourceRecord};
+use bulkhead_core::time::WallMs;
+use serde_json::{Value, json};
+
+/// Serves one request for the job of this route's pipeline that `text` names.
+pub(super) fn serve(shared: &Shared, route: &Results, text: &str) -> Result<HttpResponse, Problem> {
+    let id = shared.ids.verify(scope(&route.pipeline), text).map_err(|_| Problem::unknown_job())?;
+    let document = match shared.jobs.get(id, route.claims.as_ref().map(|claims| ledger_key(claims, id))) {
+        Some(job) => ended(id, &job),
+        None => pending(shared, id)?,
+    };
+    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(document))
+}
+
+/// The key under which the ledger has the record of this job. Its place plays no part: it has an id.
+fn ledger_key(claims: &Claimer, id: JobId) -> KeyHash {
+    let headers = vec![Header::new(ID_HEADER, id.to_string())];
+    let record = Record { headers, ..Record::default() };
+    claims.claim(Partition(0), &SourceRecord { offset: Offset(0), record }).key
+}
+
+fn pending(shared: &Shared, id: JobId) -> Result<Value, Problem> {
+    let accepted = id.accepted();
+    if accepted.is_some_and(|accepted| shared.jobs.outlived(accepted, shared.clock.wall())) {
+        let detail = "The job was accepted longer ago than outcomes are kept.";
+        return Err(Problem::new(StatusCode::GONE, "forgotten-job", "Forgotten job", detail));
+    }
+    Ok(document(id, "pending", Value::Null, Value::Null, accepted, None))
+}
+
+fn ended(id: JobId, job: &Job) -> Value {
+    let (status, result, error) = match &job.outcome {
+        JobOutcome::Completed(result) => ("completed", as_json(result), Value::Null),
+        JobOutcome::Failed(error) => ("failed", Value::Null, describe(error)),
+        JobOutcome::Dropped => ("completed", Value::Null, Value::Null),
+    };
+    let mut document = document(id, status, result, error, job.accepted, Some(job.ended));
+    if matches!(job.outcome, JobOutcome::Dropped) {
+        document["dropped"] = Value::Bool(true);
+    }
+    if job.conflicts > 0 {
+        document["conflicts"] = job.conflicts.into();
+    }
+    document
+}
+
+fn document(
+    id: JobId,
+    status: &str,
+    result: Value,
+    error: Value,
+    accepted: Option<WallMs>,
+    completed: Option<WallMs>,
+) -> Value {
+    // Two machines' clocks may disagree: a job does not take less than nothing.
+    let total = accepted.zip(completed).map(|(accepted, completed)| completed.0.saturating_sub(accepted.0).max(0));
+    json!({
+        "jobId": id.to_string(),
+        "status": status,
+        "result": result,
+        "error": error,
+        "timings": {
+            "accepted_ms": accepted.map(|at| at.0),
+            "completed_ms": completed.map(|at| at.0),
+            "total_ms": total,
+        },
+    })
+}
+
+/// A result that is no JSON is shown as the text it is.
+fn as_json(result: &[u8]) -> Value {
+    serde_json::from_slice(result).unwrap_or_else(|_| String::from_utf8_lossy(result).into())
+}
+
+fn describe(error: &JobError) -> Value {
+    json!({
+        "code": error.code,
+        "message": error.message,
+        "stage": error.stage,
+        "class": error.class,
+        "attempts": error.attempts.parse::<u32>().ok(),
+    })
+}

@@ -1,0 +1,151 @@
+//! What the gateway serves: routes as the checked config describes them. Never parses configuration.
+
+use actix_web::http::Method;
+use bulkhead_core::ledger::Claimer;
+use std::sync::Arc;
+
+/// One path and method, and what is done there.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path; a segment in braces is a variable, e.g. `/api/results/{jobId}`.
+    pub path: String,
+    /// What it does.
+    pub action: Action,
+}
+
+/// What a route does.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Takes a record and answers with its job.
+    Accept(Accept),
+    /// Tells what became of a job.
+    Results(Results),
+}
+
+/// How a route takes records.
+#[derive(Clone, Debug)]
+pub struct Accept {
+    /// The pipeline that the records are for.
+    pub pipeline: Arc<str>,
+    /// The topic that they go to: the pipeline's source.
+    pub topic: Arc<str>,
+    /// Where the record is in the body.
+    pub body: Body,
+    /// The most bytes that a body may have, framing included.
+    pub body_bytes_max: usize,
+    /// The media types taken, told by content; empty: any content.
+    pub accept: Vec<MediaType>,
+    /// Where the record's key comes from.
+    pub key: Key,
+}
+
+/// For whose jobs a route answers.
+#[derive(Clone, Debug)]
+pub struct Results {
+    /// The pipeline that the jobs are of.
+    pub pipeline: Arc<str>,
+    /// The path's variable that holds the job id.
+    pub variable: String,
+    /// Makes the pipeline's claims, where its ledger's key is the record's id: finds jobs that were dropped.
+    pub claims: Option<Claimer>,
+}
+
+/// Where a record's key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// It is the job id, so requests of one idempotency key lie in one partition.
+    JobId,
+    /// It is the value of this HTTP header, which must be there.
+    Header(String),
+}
+
+/// Where a record is in a request's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The file in this field of a `multipart/form-data` body.
+    File {
+        /// The field's name.
+        field: String,
+    },
+    /// The whole body.
+    Whole,
+}
+
+/// A kind of file that is told by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaType {
+    /// `image/jpeg`
+    Jpeg,
+    /// `image/png`
+    Png,
+    /// `image/webp`
+    Webp,
+}
+
+impl MediaType {
+    /// Every kind that can be told.
+    pub const ALL: [Self; 3] = [Self::Jpeg, Self::Png, Self::Webp];
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Jpeg => "image/jpeg",
+            Self::Png => "image/png",
+            Self::Webp => "image/webp",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The kind of this content by its signature (WHATWG MIME Sniffing §6.1). What follows the signature may be garbage.
+    #[must_use]
+    pub fn of(content: &[u8]) -> Option<Self> {
+        match content {
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', b'V', b'P', ..] => Some(Self::Webp),
+            _ => None,
+        }
+    }
+}
+
+impl Route {
+    /// What comes before and after the job id in the path of the route that answers for this pipeline's jobs.
+    #[must_use]
+    pub fn around_job_id(&self, pipeline: &str) -> Option<(String, String)> {
+        let Action::Results(results) = &self.action else { return None };
+        let (before, after) = self.path.split_once(&format!("{{{}}}", results.variable))?;
+        (&*results.pipeline == pipeline).then(|| (before.to_owned(), after.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_tells_its_kind_and_names_round_trip() {
+        for (content, kind) in [
+            (b"\xff\xd8\xff\xe0rest".as_slice(), Some(MediaType::Jpeg)),
+            (b"\x89PNG\r\n\x1a\n", Some(MediaType::Png)),
+            (b"RIFF\x01\x02\x03\x04WEBPVP8 ", Some(MediaType::Webp)),
+            (b"RIFF\x01\x02\x03\x04WAVEfmt ", None),
+            (b"\x89PNG", None),
+            (b"GIF89a", None),
+            (b"", None),
+        ] {
+            assert_eq!(MediaType::of(content), kind, "{content:?}");
+        }
+        for kind in MediaType::ALL {
+            assert_eq!(MediaType::from_name(kind.as_str()), Some(kind));
+        }
+        assert_eq!(MediaType::from_name("image/gif"), None);
+    }
+}

@@ -1,0 +1,80 @@
+//! The routes that the checked config describes, as the gateway serves them. Never checks them again.
+
+use super::Limits;
+use super::route::{Accept, Action, Body, Key, Results, Route};
+use crate::config::Pipeline;
+use crate::config::daemon::Daemon;
+use crate::config::route::{self as checked, Produce, RouteKind};
+use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
+use actix_web::http::Method;
+use bulkhead_core::ledger::{Claimer, KeySource};
+use bulkhead_core::record::ID_HEADER;
+use std::sync::Arc;
+
+/// Every route of these pipelines.
+#[must_use]
+pub fn routes(pipelines: &[Pipeline]) -> Vec<Route> {
+    let all = pipelines.iter().flat_map(|pipeline| pipeline.routes.iter().map(move |route| (pipeline, route)));
+    all.map(|(pipeline, route)| Route {
+        method: match route.method {
+            checked::Method::Get => Method::GET,
+            checked::Method::Post => Method::POST,
+            checked::Method::Put => Method::PUT,
+        },
+        path: route.path.0.clone(),
+        action: match &route.does {
+            RouteKind::Produce(produce) => Action::Accept(accept(pipeline, produce)),
+            RouteKind::Results(results) => Action::Results(Results {
+                claims: pipelines.iter().find(|p| p.name == results.pipeline).and_then(claims),
+                pipeline: Arc::from(results.pipeline.0.as_str()),
+                variable: results.variable.clone(),
+            }),
+        },
+    })
+    .collect()
+}
+
+/// The bounds that the config sets; the others keep their defaults.
+#[must_use]
+pub fn limits(daemon: &Daemon) -> Limits {
+    let timeout = daemon.http.timeout.0;
+    let defaults = Limits::default();
+    Limits {
+        requests_max: daemon.http.requests_max as usize,
+        head_timeout: timeout,
+        body_timeout: timeout,
+        // The gateway drains first; what it leaves of the daemon's drain time is the pipelines'.
+        drain: defaults.drain.min(daemon.limits.drain.0 / 2),
+        ..defaults
+    }
+}
+
+/// A route's records are for the pipeline in whose file it stands.
+fn accept(pipeline: &Pipeline, produce: &Produce) -> Accept {
+    Accept {
+        pipeline: Arc::from(produce.pipeline.0.as_str()),
+        topic: Arc::from(pipeline.source.topic.0.as_str()),
+        body: match &produce.content {
+            ContentFrom::Body => Body::Whole,
+            ContentFrom::Field(field) => Body::File { field: field.clone() },
+        },
+        body_bytes_max: usize::try_from(produce.body_max.0).unwrap_or(usize::MAX),
+        accept: Vec::new(),
+        key: match &produce.key {
+            RouteKeyFrom::Id => Key::JobId,
+            RouteKeyFrom::Header(name) => Key::Header(name.clone()),
+        },
+    }
+}
+
+/// Whether this pipeline's ledger tells of jobs: its key is the record's id.
+#[must_use]
+pub fn ledger_tells_of_jobs(pipeline: &Pipeline) -> bool {
+    let key = pipeline.ledger.as_ref().map(|ledger| &ledger.key.0);
+    matches!(key, Some(KeyFrom::Header(name)) if name == ID_HEADER)
+}
+
+fn claims(pipeline: &Pipeline) -> Option<Claimer> {
+    let id = KeySource::Header(ID_HEADER.to_owned());
+    ledger_tells_of_jobs(pipeline).then(|| Claimer::new(&pipeline.name.0, &pipeline.source.topic.0, id))
+}

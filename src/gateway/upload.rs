@@ -1,0 +1,225 @@
+//! Reads a record out of a request's body within limits. Never holds more of a body than its route allows, and stops
+//! reading at the first byte too many.
+
+use super::problem::Problem;
+use super::route::{Accept, Body, MediaType};
+use actix_multipart::{Field, Multipart, MultipartError};
+use actix_web::HttpRequest;
+use actix_web::error::PayloadError;
+use actix_web::http::header;
+use actix_web::web::Payload;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use std::cell::Cell;
+use std::rc::Rc;
+
+/// Parts that a multipart body may have: the file and a few fields of a form around it.
+pub(super) const PARTS_MAX: usize = 8;
+/// Longest field name and media type that is repeated to anyone.
+const NAME_LEN_MAX: usize = 100;
+
+/// A record's value as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Upload {
+    /// The bytes, at least one.
+    pub value: Bytes,
+    /// Their media type, by content where it is told, else as declared.
+    pub content_type: String,
+}
+
+/// The body's declared length, refused at once where it is above the route's limit.
+///
+/// # Errors
+/// 413.
+pub(super) fn declared_len(request: &HttpRequest, limit: usize) -> Result<Option<usize>, Problem> {
+    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+    match declared {
+        Some(len) if len > limit as u64 => Err(Problem::too_large(limit)),
+        declared => Ok(declared.and_then(|len| usize::try_from(len).ok())),
+    }
+}
+
+/// Reads the record that the route wants.
+///
+/// # Errors
+/// What is wrong with the body.
+pub(super) async fn read(request: &HttpRequest, payload: Payload, route: &Accept) -> Result<Upload, Problem> {
+    refuse_encoding(request)?;
+    let overflow = Rc::new(Cell::new(false));
+    let stream = limited(payload, route.body_bytes_max, Rc::clone(&overflow));
+    let read = match &route.body {
+        Body::File { field } => read_file(request, stream, field).await,
+        Body::Whole => read_whole(request, stream).await,
+    };
+    // However the parser took the end of its input, the reason was this.
+    if overflow.get() {
+        return Err(Problem::too_large(route.body_bytes_max));
+    }
+    let (value, declared) = read?;
+    let kind = MediaType::of(&value);
+    if !route.accept.is_empty() && !kind.is_some_and(|kind| route.accept.contains(&kind)) {
+        let wanted: Vec<&str> = route.accept.iter().map(|kind| kind.as_str()).collect();
+        let is = kind.map_or("none of them", |kind| kind.as_str());
+        return Err(Problem::unsupported(format!(
+            "This route takes {}; the content, whatever its name, is {is}.",
+            wanted.join(", ")
+        )));
+    }
+    Ok(Upload { value, content_type: kind.map_or(declared, |kind| kind.as_str().to_owned()) })
+}
+
+/// A compressed body would be stored compressed, and a step would not know.
+fn refuse_encoding(request: &HttpRequest) -> Result<(), Problem> {
+    match request.headers().get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding != "identity" => {
+            Err(Problem::unsupported("Bodies with a Content-Encoding are not taken."))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The payload up to `limit` bytes; the first chunk past it raises `overflow` and ends the stream with an error.
+fn limited(
+    payload: Payload,
+    limit: usize,
+    overflow: Rc<Cell<bool>>,
+) -> impl Stream<Item = Result<Bytes, PayloadError>> + 'static {
+    let mut left = limit;
+    payload.map(move |chunk| {
+        let chunk = chunk?;
+        left = left.checked_sub(chunk.len()).ok_or_else(|| {
+            overflow.set(true);
+            PayloadError::Overflow
+        })?;
+        Ok(chunk)
+    })
+}
+
+async fn read_whole(
+    request: &HttpRequest,
+    stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+) -> Result<(Bytes, String), Problem> {
+    let value = collect(Box::pin(stream)).await.map_err(|_| cut_short())?;
+    if value.is_empty() {
+        return Err(Problem::bad_request("empty-body", "Empty body", "The body has 0 bytes."));
+    }
+    let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    Ok((value, media_type(declared)))
+}
+
+async fn read_file(
+    request: &HttpRequest,
+    stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    wanted: &str,
+) -> Result<(Bytes, String), Problem> {
+    let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("multipart/form-data") {
+        return Err(Problem::unsupported(format!(
+            "This route takes multipart/form-data with the file in the field {wanted:?}."
+        )));
+    }
+    let mut parts = Multipart::new(request.headers(), stream);
+    let (mut file, mut others, mut count) = (None, Vec::new(), 0);
+    while let Some(part) = parts.try_next().await.map_err(bad_multipart)? {
+        count += 1;
+        if count > PARTS_MAX {
+            let detail = format!("The body has more than {PARTS_MAX} parts.");
+            return Err(Problem::bad_request("too-many-parts", "Too many parts", detail));
+        }
+        let name = part.name().unwrap_or_default().to_owned();
+        if name != wanted {
+            others.push(printable(&name));
+            skip(part).await?;
+        } else if file.is_some() {
+            let detail = format!("The field {wanted:?} comes more than once; a request takes one file.");
+            return Err(Problem::bad_request("too-many-files", "More than one file", detail));
+        } else {
+            let content_type = media_type(part.content_type().map(|mime| mime.essence_str()));
+            file = Some((collect(part).await.map_err(bad_multipart)?, content_type));
+        }
+    }
+    match file {
+        Some((value, _)) if value.is_empty() => {
+            let detail = format!("The file in the field {wanted:?} has 0 bytes.");
+            Err(Problem::bad_request("empty-file", "Empty file", detail))
+        }
+        Some(file) => Ok(file),
+        None => Err(missing_field(wanted, &others)),
+    }
+}
+
+async fn collect<E>(mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin) -> Result<Bytes, E> {
+    let mut value = BytesMut::new();
+    while let Some(chunk) = stream.try_next().await? {
+        value.extend_from_slice(&chunk);
+    }
+    Ok(value.freeze())
+}
+
+async fn skip(mut part: Field) -> Result<(), Problem> {
+    while part.try_next().await.map_err(bad_multipart)?.is_some() {}
+    Ok(())
+}
+
+fn missing_field(wanted: &str, others: &[String]) -> Problem {
+    let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
+    let detail = format!("The file must be in the field {wanted:?}; the fields that came: {found}.");
+    Problem::bad_request("missing-field", "Missing field", detail)
+}
+
+fn cut_short() -> Problem {
+    Problem::bad_request("incomplete-body", "Incomplete body", "The body ended before it was complete.")
+}
+
+fn bad_multipart(error: MultipartError) -> Problem {
+    match error {
+        MultipartError::Incomplete | MultipartError::Payload(_) => cut_short(),
+        error => Problem::bad_request("bad-multipart", "Bad multipart body", format!("{error}.")),
+    }
+}
+
+/// A client's text, made safe to repeat.
+fn printable(text: &str) -> String {
+    format!("{:?}", text.chars().take(NAME_LEN_MAX).collect::<String>())
+}
+
+/// `type/subtype` where the text is one, without parameters; else that of bytes of which nothing is known.
+fn media_type(declared: Option<&str>) -> String {
+    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let token =
+        |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    match essence.split_once('/') {
+        Some((kind, sub)) if essence.len() <= NAME_LEN_MAX && token(kind) && token(sub) => essence,
+        _ => "application/octet-stream".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_declared_media_type_is_taken_only_if_it_is_one() {
+        for (declared, taken) in [
+            (Some("Image/PNG"), "image/png"),
+            (Some("text/plain; charset=utf-8"), "text/plain"),
+            (Some("application/vnd.api+json"), "application/vnd.api+json"),
+            (Some("image/\u{1b}[31mpng"), "application/octet-stream"),
+            (Some("image/png/x"), "application/octet-stream"),
+            (Some("image"), "application/octet-stream"),
+            (Some("/"), "application/octet-stream"),
+            (None, "application/octet-stream"),
+        ] {
+            assert_eq!(media_type(declared), taken, "{declared:?}");
+        }
+        let long = format!("image/{}", "x".repeat(200));
+        assert_eq!(media_type(Some(&long)), "application/octet-stream");
+    }
+
+    #[test]
+    fn a_repeated_name_is_short_and_has_no_control_characters() {
+        assert_eq!(printable("a\u{1b}\"b"), "\"a\\u{1b}\\\"b\"");
+        assert!(printable(&"x".repeat(10_000)).len() <= NAME_LEN_MAX + 2);
+    }
+}

@@ -1,0 +1,209 @@
+//! A gateway on a free port, with a producer that does what a test wants. Never touches a real log.
+
+use actix_web::http::Method;
+use bulkhead::gateway::route::{Accept, Action, Body, Key, MediaType, Results, Route};
+use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits};
+use bulkhead_actors::clock::Clock;
+use bulkhead_actors::log::{LogError, Outgoing, Producer};
+use bulkhead_actors::metrics::Metrics;
+use bulkhead_actors::results::JobStore;
+use bulkhead_core::ids::{Offset, Partition};
+use bulkhead_core::job_id::{JobIds, Scope};
+use bulkhead_core::jobs;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use reqwest::blocking::{Client, Response, multipart};
+use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The scope of the ids that this gateway issues.
+pub const SCOPE: Scope<'_> = Scope { tenant: "", pipeline: "digits" };
+/// The body limit of `/api/classify`.
+pub const BODY_MAX: usize = 1 << 20;
+/// A PNG by its first bytes.
+pub const PNG: &[u8] = b"\x89PNG\r\n\x1a\nthe rest is for the decoder";
+
+/// What the producer does with a record.
+#[derive(Clone)]
+pub enum Sends {
+    /// Acknowledges it.
+    Acknowledge,
+    /// Fails.
+    Fail(LogError),
+    /// Never answers.
+    Hang,
+    /// Tells the test that it has the record and acknowledges when the test says so.
+    Hold(Arc<Mutex<mpsc::Sender<tokio::sync::oneshot::Sender<()>>>>),
+}
+
+/// A producer that keeps what it acknowledged.
+pub struct Recorder {
+    pub sends: Mutex<Sends>,
+    pub sent: Arc<Mutex<Vec<Outgoing>>>,
+}
+
+impl Producer for Recorder {
+    fn send(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<(Partition, Offset), LogError>> {
+        let (sends, sent) = (self.sends.lock().clone(), Arc::clone(&self.sent));
+        async move {
+            match sends {
+                Sends::Acknowledge => {}
+                Sends::Fail(error) => return Err(error),
+                Sends::Hang => std::future::pending().await,
+                Sends::Hold(held) => {
+                    let (release, released) = tokio::sync::oneshot::channel();
+                    held.lock().send(release).expect("the test waits for the record");
+                    released.await.expect("the test releases the record");
+                }
+            }
+            let mut sent = sent.lock();
+            sent.push(outgoing);
+            Ok((Partition(0), Offset(sent.len() as i64 - 1)))
+        }
+        .boxed()
+    }
+}
+
+/// A gateway that serves until it is dropped.
+pub struct Edge {
+    pub address: SocketAddr,
+    pub producer: Arc<Recorder>,
+    pub jobs: Arc<JobStore>,
+    pub ids: JobIds,
+    pub metrics: Arc<Metrics>,
+    pub handle: GatewayHandle,
+    pub thread: Option<JoinHandle<()>>,
+}
+
+fn routes() -> Vec<Route> {
+    let accept = |body, accept, body_bytes_max, key| {
+        let (pipeline, topic) = (Arc::from("digits"), Arc::from("digits.in"));
+        Action::Accept(Accept { pipeline, topic, body, body_bytes_max, accept, key })
+    };
+    let file = Body::File { field: "file".into() };
+    let results =
+        |pipeline: &str| Action::Results(Results { pipeline: pipeline.into(), variable: "jobId".into(), claims: None });
+    let route = |method, path: &str, action| Route { method, path: path.into(), action };
+    vec![
+        route(Method::POST, "/api/classify", accept(file, vec![MediaType::Png, MediaType::Jpeg], BODY_MAX, Key::JobId)),
+        route(Method::POST, "/orders/", accept(Body::Whole, vec![], 100, Key::Header("customer".into()))),
+        route(Method::GET, "/api/results/{jobId}", results("digits")),
+        route(Method::GET, "/api/other/{jobId}", results("other")),
+    ]
+}
+
+impl Edge {
+    pub fn start() -> Self {
+        Self::limited(Limits { workers: 1, ..Limits::default() })
+    }
+
+    pub fn limited(limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let metrics = Arc::new(Metrics::new());
+        let kept = jobs::Limits { jobs_max: 100, bytes_max: 1 << 20, ttl: Duration::from_secs(3_600) };
+        let jobs = Arc::new(JobStore::new(kept, Arc::clone(&metrics)));
+        let producer = Arc::new(Recorder { sends: Mutex::new(Sends::Acknowledge), sent: Arc::default() });
+        let ids = JobIds::new(b"the secret of this test");
+        let deps = GatewayDeps {
+            ids: ids.clone(),
+            producer: producer.clone(),
+            jobs: Arc::clone(&jobs),
+            metrics: Arc::clone(&metrics),
+            clock: Clock::real(),
+            limits,
+        };
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            actix_rt::System::new().block_on(async {
+                let gateway = gateway::start(listener, routes(), deps).expect("the listener is ours");
+                tell.send(gateway.handle).expect("the test waits");
+                gateway.server.await.expect("serves");
+            });
+        });
+        let handle = told.recv().expect("the gateway starts");
+        Self { address, producer, jobs, ids, metrics, handle, thread: Some(thread) }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Posts this file in this field to `/api/classify`.
+    pub fn upload(&self, field: &'static str, file: impl Into<Vec<u8>>) -> Response {
+        let part = multipart::Part::bytes(file.into()).file_name("x.png");
+        self.post_form(multipart::Form::new().part(field, part))
+    }
+
+    pub fn post_form(&self, form: multipart::Form) -> Response {
+        Client::new().post(self.url("/api/classify")).multipart(form).send().expect("answered")
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        reqwest::blocking::get(self.url(path)).expect("answered")
+    }
+
+    /// The records that were acknowledged.
+    pub fn sent(&self) -> Vec<Outgoing> {
+        self.producer.sent.lock().clone()
+    }
+
+    /// Writes these bytes and reads the answer until the gateway closes.
+    pub fn raw(&self, chunks: impl Iterator<Item = Vec<u8>>) -> Raw {
+        let mut stream = TcpStream::connect(self.address).expect("listens");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
+        let mut written = 0;
+        for chunk in chunks {
+            // A refused body is not read to its end: at some point the gateway closes while we still write.
+            match stream.write(&chunk) {
+                Ok(n) => written += n,
+                Err(_) => break,
+            }
+        }
+        let mut answer = Vec::new();
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            answer.extend_from_slice(&buffer[..n]);
+        }
+        Raw { answer: String::from_utf8_lossy(&answer).into_owned(), written }
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let handle = self.handle.clone();
+        actix_rt::System::new().block_on(async move { handle.drain().await });
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            assert!(matches!(ended, None | Some(Ok(()))), "the gateway's thread ends well");
+        }
+    }
+}
+
+/// What came back over a bare socket.
+pub struct Raw {
+    pub answer: String,
+    pub written: usize,
+}
+
+impl Raw {
+    pub fn status(&self) -> &str {
+        self.answer.split(' ').nth(1).unwrap_or_default()
+    }
+
+    pub fn problem(&self) -> Value {
+        let body = self.answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_else(|e| panic!("no JSON ({e}) in {:?}", self.answer))
+    }
+}
+
+/// The document of a response that must be a problem.
+pub fn problem(response: Response) -> Value {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    response.json().expect("a JSON document")
+}

@@ -1,0 +1,347 @@
+//! The gateway at its HTTP boundary: what is accepted, what is refused and how, and that nothing is acknowledged early.
+
+mod harness;
+
+use bulkhead::gateway::Limits;
+use bulkhead_actors::log::LogError;
+use bulkhead_core::job_id::Scope;
+use bulkhead_core::time::WallMs;
+use harness::{BODY_MAX, Edge, PNG, SCOPE, Sends, problem};
+use reqwest::blocking::{Client, multipart};
+use serde_json::{Value, json};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Only a failing test waits this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn classify_problem(code: &str, title: &str, status: u16, detail: &str) -> Value {
+    json!({
+        "type": format!("urn:bulkhead:problem:{code}"),
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": "/api/classify",
+    })
+}
+
+#[test]
+fn a_file_becomes_a_record_and_a_job() {
+    let edge = Edge::start();
+    let response = edge.upload("file", PNG);
+    assert_eq!(response.status(), 202);
+    let location = response.headers()["location"].to_str().expect("text").to_owned();
+    let body: Value = response.json().expect("JSON");
+    let id = body["jobId"].as_str().expect("a job id").to_owned();
+    assert_eq!(body, json!({ "jobId": id, "status": "accepted" }));
+    assert_eq!(location, format!("/api/results/{id}"));
+
+    let [sent] = &edge.sent()[..] else { panic!("one record") };
+    assert_eq!((&*sent.topic, sent.partition), ("digits.in", None));
+    assert_eq!(sent.record.payload(), PNG);
+    assert_eq!(sent.record.key.as_deref(), Some(id.as_bytes()));
+    let header = |name| sent.record.header(name).map(|value| String::from_utf8_lossy(value).into_owned());
+    assert_eq!(header("__bulkhead.id"), Some(id.clone()));
+    assert_eq!(header("content-type").as_deref(), Some("image/png"));
+    assert_eq!(header("__bulkhead.accepted"), Some(sent.record.timestamp.0.to_string()));
+
+    let pending: Value = edge.get(&location).json().expect("JSON");
+    assert_eq!(pending["status"], "pending");
+    assert_eq!((&pending["jobId"], &pending["result"], &pending["error"]), (&json!(id), &Value::Null, &Value::Null));
+    assert_eq!(pending["timings"]["accepted_ms"], json!(sent.record.timestamp.0));
+}
+
+#[test]
+fn one_idempotency_key_is_one_job() {
+    let edge = Edge::start();
+    let post = |path: &str, key: &str| {
+        let request = Client::new().post(edge.url(path)).header("Idempotency-Key", key).header("customer", "c7");
+        let response = if path == "/orders/" {
+            request.body("{}").send()
+        } else {
+            request.multipart(multipart::Form::new().part("file", multipart::Part::bytes(PNG))).send()
+        };
+        let body: Value = response.expect("answered").json().expect("JSON");
+        body["jobId"].as_str().map(str::to_owned)
+    };
+    let first = post("/api/classify", "order-1");
+    assert!(first.is_some());
+    assert_eq!(post("/api/classify", "order-1"), first);
+    assert_eq!(post("/api/classify", "\"order-1\""), first, "the draft's quoted form is the same key");
+    assert_ne!(post("/api/classify", "order-2"), first);
+    assert_ne!(post("/orders/", "order-1"), first, "another route, another job");
+    assert_eq!(post("/api/classify", ""), None);
+    assert_eq!(post("/api/classify", &"x".repeat(300)), None);
+    assert_eq!(edge.sent().len(), 5);
+}
+
+#[test]
+fn reserved_and_other_headers_of_clients_stay_behind() {
+    let edge = Edge::start();
+    let response = Client::new()
+        .post(edge.url("/orders/"))
+        .header("customer", "c7")
+        .header("__bulkhead.id", "forged")
+        .header("__bulkhead.round", "9")
+        .header("authorization", "Bearer secret")
+        .header("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        .header("content-type", "application/json; charset=utf-8")
+        .body("{}")
+        .send()
+        .expect("answered");
+    assert_eq!(response.status(), 202);
+    let [sent] = &edge.sent()[..] else { panic!("one record") };
+    let names: Vec<&str> = sent.record.headers.iter().map(|h| std::str::from_utf8(&h.name).expect("UTF-8")).collect();
+    assert_eq!(names, ["__bulkhead.id", "__bulkhead.accepted", "content-type", "traceparent"]);
+    assert_eq!(sent.record.header("content-type").expect("set"), "application/json");
+    assert_ne!(sent.record.header("__bulkhead.id").expect("set"), "forged");
+    assert_eq!(sent.record.key.as_deref(), Some(b"c7".as_slice()));
+}
+
+#[test]
+fn bad_uploads_are_refused_with_their_problem() {
+    let edge = Edge::start();
+    let part = |bytes: &'static [u8]| multipart::Part::bytes(bytes).file_name("x.png");
+    let mut many = multipart::Form::new();
+    for n in 0..9 {
+        many = many.text(format!("f{n}"), "x");
+    }
+    let two = multipart::Form::new().part("file", part(PNG)).part("file", part(PNG));
+    for (form, status, code, title, detail) in [
+        (
+            multipart::Form::new().part("file", part(b"")),
+            400,
+            "empty-file",
+            "Empty file",
+            "The file in the field \"file\" has 0 bytes.",
+        ),
+        (
+            multipart::Form::new().part("image", part(PNG)),
+            400,
+            "missing-field",
+            "Missing field",
+            "The file must be in the field \"file\"; the fields that came: \"image\".",
+        ),
+        (
+            two,
+            400,
+            "too-many-files",
+            "More than one file",
+            "The field \"file\" comes more than once; a request takes one file.",
+        ),
+        (many, 400, "too-many-parts", "Too many parts", "The body has more than 8 parts."),
+        (
+            multipart::Form::new().part("file", part(b"GIF89a")),
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "This route takes image/png, image/jpeg; the content, whatever its name, is none of them.",
+        ),
+        (
+            multipart::Form::new().part("file", part(b"RIFF\0\0\0\0WEBPVP8 ")),
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            "This route takes image/png, image/jpeg; the content, whatever its name, is image/webp.",
+        ),
+    ] {
+        let response = edge.post_form(form);
+        assert_eq!(response.status(), status, "{code}");
+        assert_eq!(problem(response), classify_problem(code, title, status, detail));
+    }
+    assert_eq!(edge.sent().len(), 0);
+    assert_eq!(edge.upload("file", PNG).status(), 202, "the gateway is as it was");
+}
+
+#[test]
+fn what_is_no_multipart_body_is_refused() {
+    let edge = Edge::start();
+    let post = |kind: Option<&str>, body: &'static str| {
+        let mut request = Client::new().post(edge.url("/api/classify")).body(body);
+        if let Some(kind) = kind {
+            request = request.header("content-type", kind);
+        }
+        let response = request.send().expect("answered");
+        let status = response.status().as_u16();
+        (status, problem(response)["type"].as_str().unwrap_or_default().replace("urn:bulkhead:problem:", ""))
+    };
+    let unsupported = (415, "unsupported-media-type".to_owned());
+    assert_eq!(post(None, ""), unsupported);
+    assert_eq!(post(Some("application/json"), "{}"), unsupported);
+    assert_eq!(post(Some("multipart/mixed; boundary=x"), "--x--\r\n"), unsupported);
+    assert_eq!(post(Some("multipart/form-data"), "--x--\r\n"), (400, "bad-multipart".into()));
+    let form = "multipart/form-data; boundary=x";
+    let cut = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nhalf of a fi";
+    assert_eq!(post(Some(form), cut), (400, "incomplete-body".into()));
+    assert_eq!(post(Some(form), ""), (400, "incomplete-body".into()));
+    assert_eq!(post(Some(form), "--x\r\nContent-Type: image/png\r\n\r\nx\r\n--x--\r\n"), (400, "bad-multipart".into()));
+    assert_eq!(edge.sent().len(), 0);
+}
+
+#[test]
+fn a_gigabyte_is_refused_at_once_by_its_declared_length() {
+    let edge = Edge::start();
+    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+                Content-Length: 1073741824\r\n\r\n--x\r\n";
+    let raw = edge.raw(std::iter::once(head.as_bytes().to_vec()));
+    assert_eq!(raw.status(), "413", "{}", raw.answer);
+    let detail = format!("The body is larger than the {BODY_MAX} bytes that this route takes.");
+    assert_eq!(raw.problem(), classify_problem("body-too-large", "Body too large", 413, &detail));
+    assert!(raw.answer.to_ascii_lowercase().contains("connection: close"), "{}", raw.answer);
+}
+
+#[test]
+fn a_gigabyte_in_chunks_is_refused_at_the_limit() {
+    let edge = Edge::start();
+    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    let part = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n";
+    let start = format!("{head}{:x}\r\n{part}\r\n", part.len()).into_bytes();
+    let megabyte = [b"100000\r\n".as_slice(), &[0; 1 << 20], b"\r\n"].concat();
+    let raw = edge.raw(std::iter::once(start).chain(std::iter::repeat_n(megabyte, 1024)));
+    assert_eq!(raw.status(), "413", "{}", raw.answer);
+    assert_eq!(raw.problem()["type"], "urn:bulkhead:problem:body-too-large");
+    assert_eq!(edge.sent().len(), 0);
+    assert_eq!(edge.upload("file", PNG).status(), 202, "the gateway is as it was");
+}
+
+#[test]
+fn a_body_of_the_whole_request_has_the_same_limits() {
+    let edge = Edge::start();
+    let post = |body: Vec<u8>, customer: Option<&str>| {
+        let mut request = Client::new().post(edge.url("/orders/")).body(body);
+        if let Some(customer) = customer {
+            request = request.header("customer", customer);
+        }
+        request.send().expect("answered")
+    };
+    assert_eq!(post(vec![b'x'; 100], Some("c7")).status(), 202);
+    let codes = [post(vec![b'x'; 101], Some("c7")), post(vec![], Some("c7")), post(vec![b'x'], None)]
+        .map(|response| problem(response)["type"].as_str().map(|t| t.replace("urn:bulkhead:problem:", "")));
+    assert_eq!(codes.map(Option::unwrap), ["body-too-large", "empty-body", "missing-header"]);
+}
+
+#[test]
+fn unknown_jobs_paths_and_methods_are_told_apart() {
+    let edge = Edge::start();
+    let issued = edge.ids.random(SCOPE, WallMs(i64::MAX), [1; 10]).to_string();
+    let elsewhere = edge.ids.random(Scope { pipeline: "other", ..SCOPE }, WallMs(i64::MAX), [1; 10]).to_string();
+    let mut forged = issued.clone();
+    forged.replace_range(39..40, if issued.ends_with('A') { "B" } else { "A" });
+    assert_eq!(edge.get(&format!("/api/results/{issued}")).status(), 200);
+    assert_eq!(edge.get(&format!("/api/other/{elsewhere}")).status(), 200);
+    for id in [&*forged, "garbage", "%00", &elsewhere] {
+        let response = edge.get(&format!("/api/results/{id}"));
+        assert_eq!(response.status(), 404, "{id}");
+        let document = problem(response);
+        assert_eq!(document["type"], "urn:bulkhead:problem:unknown-job");
+        assert_eq!(document["detail"], "No job with this id was ever accepted here.");
+        assert_eq!(document["instance"], format!("/api/results/{id}"));
+    }
+    let nowhere = problem(edge.get("/nowhere"));
+    assert_eq!((&nowhere["type"], &nowhere["status"]), (&json!("urn:bulkhead:problem:not-found"), &json!(404)));
+
+    let wrong = edge.get("/api/classify");
+    assert_eq!((wrong.status().as_u16(), wrong.headers()["allow"].to_str().ok()), (405, Some("POST")));
+    let detail = "This path does not take GET; it takes POST.";
+    assert_eq!(problem(wrong), classify_problem("method-not-allowed", "Method not allowed", 405, detail));
+}
+
+#[test]
+fn a_job_older_than_outcomes_are_kept_is_gone() {
+    let edge = Edge::start();
+    let old = edge.ids.random(SCOPE, WallMs(1_000), [1; 10]);
+    let response = edge.get(&format!("/api/results/{old}"));
+    assert_eq!(response.status(), 410);
+    assert_eq!(problem(response)["type"], "urn:bulkhead:problem:forgotten-job");
+}
+
+#[test]
+fn nothing_is_acknowledged_that_the_log_did_not_acknowledge() {
+    let edge = Edge::limited(Limits { workers: 1, ack_timeout: Duration::from_millis(50), ..Limits::default() });
+    for (sends, status, code, retry) in [
+        (Sends::Fail(LogError::Unavailable("broker away".into())), 503, "log-unavailable", true),
+        (Sends::Fail(LogError::ClientDead("fatal".into())), 503, "log-unavailable", true),
+        (Sends::Fail(LogError::Refused("secret reason".into())), 500, "log-refused", false),
+        (Sends::Hang, 503, "not-acknowledged", true),
+    ] {
+        *edge.producer.sends.lock() = sends;
+        let response = edge.upload("file", PNG);
+        assert_eq!(response.status(), status, "{code}");
+        assert_eq!(response.headers().get("retry-after").is_some(), retry, "{code}");
+        let document = problem(response);
+        assert_eq!(document["type"], format!("urn:bulkhead:problem:{code}"));
+        assert!(!document.to_string().contains("secret"), "operators' texts are not for clients: {document}");
+    }
+}
+
+#[test]
+fn more_bodies_than_there_is_room_for_are_refused_before_they_are_read() {
+    let limits = Limits { workers: 1, bodies_bytes_max: BODY_MAX, ..Limits::default() };
+    let edge = Edge::limited(limits);
+    let (held, holds) = mpsc::channel();
+    *edge.producer.sends.lock() = Sends::Hold(Arc::new(held.into()));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| edge.upload("file", [PNG, &vec![0; BODY_MAX / 2]].concat()).status());
+        let release = holds.recv_timeout(PATIENCE).expect("the first upload reaches the producer");
+        let refused = edge.upload("file", [PNG, &vec![0; BODY_MAX / 2]].concat());
+        assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (503, true));
+        assert_eq!(problem(refused)["type"], "urn:bulkhead:problem:overloaded");
+        release.send(()).expect("the first upload waits");
+        assert_eq!(first.join().expect("no panic"), 202);
+    });
+    *edge.producer.sends.lock() = Sends::Acknowledge;
+    assert_eq!(edge.upload("file", PNG).status(), 202, "room is given back");
+}
+
+#[test]
+fn draining_refuses_records_and_finishes_what_is_in_progress() {
+    let edge = Edge::start();
+    let (held, holds) = mpsc::channel();
+    *edge.producer.sends.lock() = Sends::Hold(Arc::new(held.into()));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| edge.upload("file", PNG).status());
+        let release = holds.recv_timeout(PATIENCE).expect("the upload reaches the producer");
+        edge.handle.refuse();
+        let refused = edge.upload("file", PNG);
+        assert_eq!(refused.status(), 503);
+        assert_eq!(problem(refused)["type"], "urn:bulkhead:problem:draining");
+        let issued = edge.ids.random(SCOPE, WallMs(i64::MAX), [1; 10]);
+        assert_eq!(edge.get(&format!("/api/results/{issued}")).status(), 200, "what became of jobs is still told");
+        let drained = scope.spawn(|| {
+            let handle = edge.handle.clone();
+            actix_rt::System::new().block_on(async move { handle.drain().await });
+        });
+        release.send(()).expect("the upload waits");
+        assert_eq!(first.join().expect("no panic"), 202);
+        drained.join().expect("drains");
+    });
+    assert!(std::net::TcpStream::connect(edge.address).is_err(), "nothing listens any more");
+    assert_eq!(edge.sent().len(), 1);
+}
+
+#[test]
+fn a_body_that_does_not_come_is_given_up() {
+    let edge = Edge::limited(Limits { workers: 1, body_timeout: Duration::from_millis(50), ..Limits::default() });
+    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+                Content-Length: 1000\r\n\r\n--x\r\n";
+    let raw = edge.raw(std::iter::once(head.as_bytes().to_vec()));
+    assert_eq!((raw.status(), &raw.problem()["type"]), ("408", &json!("urn:bulkhead:problem:slow-body")));
+}
+
+#[test]
+fn requests_are_counted_by_route_and_never_by_what_clients_choose() {
+    let edge = Edge::start();
+    edge.upload("file", PNG);
+    edge.upload("file", b"".as_slice());
+    edge.get("/a/path/of/my/own");
+    let text = edge.metrics.render();
+    for series in [
+        "bulkhead_http_requests_total{route=\"/api/classify\",status=\"202\"} 1",
+        "bulkhead_http_requests_total{route=\"/api/classify\",status=\"400\"} 1",
+        "bulkhead_http_requests_total{route=\"other\",status=\"404\"} 1",
+        "bulkhead_http_in_flight{} 0",
+    ] {
+        assert!(text.contains(series), "no {series} in:\n{text}");
+    }
+}
