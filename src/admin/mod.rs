@@ -4,7 +4,7 @@
 pub mod source;
 
 use crate::gateway::problem::{self, Problem};
-use crate::gateway::shell;
+use crate::gateway::{shell, unread};
 use actix_web::dev::Server;
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::from_fn;
@@ -46,9 +46,13 @@ pub fn run(lifeline: &Lifeline, listener: &TcpListener, deps: AdminDeps) -> Exit
 pub fn start(listener: TcpListener, deps: AdminDeps) -> io::Result<Server> {
     let server = HttpServer::new(move || {
         let deps = deps.clone();
-        App::new().wrap(from_fn(problem::as_documents)).configure(move |app| configure(app, &deps)).default_service(
-            web::to(|request: HttpRequest| async move { Err::<&str, Problem>(Problem::not_found(request.path())) }),
-        )
+        App::new()
+            .wrap(from_fn(problem::as_documents))
+            .wrap(from_fn(unread::close))
+            .configure(move |app| configure(app, &deps))
+            .default_service(web::to(|request: HttpRequest| async move {
+                Err::<&str, Problem>(Problem::not_found(request.path()))
+            }))
     })
     .workers(1)
     .max_connections(CONNECTIONS_MAX)

@@ -8,6 +8,7 @@ mod results;
 pub mod route;
 pub mod shell;
 pub mod table;
+pub mod unread;
 mod upload;
 
 pub use accept::IDEMPOTENCY_KEY;
@@ -36,6 +37,9 @@ use tokio::sync::Semaphore;
 fn scope(pipeline: &str) -> Scope<'_> {
     Scope { tenant: "", pipeline }
 }
+
+/// How long a refused client may go on sending before its connection is closed, so that it can read why.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What bounds the gateway.
 #[derive(Clone, Debug)]
@@ -170,6 +174,7 @@ pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io
         let (metrics, shared, table) = (Arc::clone(&served.metrics), Arc::clone(&served), Arc::clone(&table));
         App::new()
             .wrap(from_fn(problem::as_documents))
+            .wrap(from_fn(unread::close))
             .wrap(from_fn(move |request, next| observe::count(Arc::clone(&metrics), request, next)))
             .configure(move |app| configure(app, &shared, &table))
             .default_service(web::to(|request: HttpRequest| async move {
@@ -180,6 +185,7 @@ pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io
     .max_connections(limits.connections_max.div_ceil(limits.workers.max(1)))
     .client_request_timeout(limits.head_timeout)
     .keep_alive(limits.head_timeout)
+    .client_disconnect_timeout(LINGER)
     .shutdown_timeout(limits.drain.as_secs().max(1))
     .disable_signals()
     .listen(listener)?

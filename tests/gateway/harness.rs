@@ -157,12 +157,10 @@ impl Edge {
     pub fn raw(&self, chunks: impl Iterator<Item = Vec<u8>>) -> Raw {
         let mut stream = TcpStream::connect(self.address).expect("listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
-        let mut written = 0;
         for chunk in chunks {
             // A refused body is not read to its end: at some point the gateway closes while we still write.
-            match stream.write(&chunk) {
-                Ok(n) => written += n,
-                Err(_) => break,
+            if stream.write_all(&chunk).is_err() {
+                break;
             }
         }
         let mut answer = Vec::new();
@@ -170,7 +168,7 @@ impl Edge {
         while let Ok(n @ 1..) = stream.read(&mut buffer) {
             answer.extend_from_slice(&buffer[..n]);
         }
-        Raw { answer: String::from_utf8_lossy(&answer).into_owned(), written }
+        Raw { answer: String::from_utf8_lossy(&answer).into_owned() }
     }
 }
 
@@ -188,7 +186,6 @@ impl Drop for Edge {
 /// What came back over a bare socket.
 pub struct Raw {
     pub answer: String,
-    pub written: usize,
 }
 
 impl Raw {

@@ -191,16 +191,21 @@ fn a_gigabyte_is_refused_at_once_by_its_declared_length() {
 }
 
 #[test]
-fn a_gigabyte_in_chunks_is_refused_at_the_limit() {
+fn a_body_without_end_is_refused_at_the_limit_and_cut_off() {
     let edge = Edge::start();
-    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
-                Transfer-Encoding: chunked\r\n\r\n";
-    let part = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n";
-    let start = format!("{head}{:x}\r\n{part}\r\n", part.len()).into_bytes();
-    let megabyte = [b"100000\r\n".as_slice(), &[0; 1 << 20], b"\r\n"].concat();
-    let raw = edge.raw(std::iter::once(start).chain(std::iter::repeat_n(megabyte, 1024)));
-    assert_eq!(raw.status(), "413", "{}", raw.answer);
-    assert_eq!(raw.problem()["type"], "urn:bulkhead:problem:body-too-large");
+    for (path, status, code) in [("/api/classify", "413", "body-too-large"), ("/nowhere", "404", "not-found")] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        );
+        let part = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n";
+        let start = format!("{head}{:x}\r\n{part}\r\n", part.len()).into_bytes();
+        let megabyte = [b"100000\r\n".as_slice(), &[0; 1 << 20], b"\r\n"].concat();
+        // That this ends at all is the gateway's doing.
+        let raw = edge.raw(std::iter::once(start).chain(std::iter::repeat(megabyte)));
+        assert_eq!(raw.status(), status, "{}", raw.answer);
+        assert_eq!(raw.problem()["type"], format!("urn:bulkhead:problem:{code}"));
+    }
     assert_eq!(edge.sent().len(), 0);
     assert_eq!(edge.upload("file", PNG).status(), 202, "the gateway is as it was");
 }
