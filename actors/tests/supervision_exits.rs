@@ -1,4 +1,5 @@
 //! Each way for a thread body and a task body to end, and what its supervisor makes of it. Never waits on real time.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod supervision_support;
 
@@ -7,7 +8,7 @@ use bulkhead_actors::supervisor::{ChildSpec, RestartPolicy, RootExit, RootHandle
 use bulkhead_core::ids::Incarnation;
 use std::time::Duration;
 use supervision_support::{
-    Act, Puppet, StillClock, assert_nobody_left, in_state, incarnation, last_restart, runs, settle, start,
+    Act, Puppet, StillClock, assert_nobody_left, in_state, incarnation, last_restart, pass_until, runs, settle, start,
 };
 
 type MakeBody = fn(&Puppet) -> Body;
@@ -71,7 +72,7 @@ async fn an_error_is_a_restart_with_its_reason() {
 
 #[actix_rt::test]
 async fn a_panic_is_survived_and_a_restart_with_message_and_place() {
-    assert!(cfg!(panic = "unwind"), "supervision needs unwinding");
+    const { assert!(cfg!(panic = "unwind"), "supervision needs unwinding") };
     let _clock = StillClock::new();
     for (kind, body) in BOTH {
         let puppet = Puppet::default();
@@ -106,8 +107,7 @@ async fn a_hung_thread_is_abandoned_replaced_and_counted_and_its_late_answer_no_
     let root = tree(&puppet, Puppet::thread, RestartPolicy::Permanent).await;
     puppet.act(Act::Hang);
     puppet.says("hangs").await;
-    clock.pass(100).await;
-    runs(&root, "victim", 2).await;
+    pass_until(&clock, &root, "victim", 2).await;
     assert_eq!(last_restart(&root, "victim"), "hung");
     assert_eq!(root.abandoned(), (1, 1));
     puppet.release();
@@ -126,8 +126,7 @@ async fn a_hung_task_is_dropped_and_replaced() {
     let root = tree(&puppet, Puppet::task, RestartPolicy::Permanent).await;
     puppet.act(Act::Hang);
     puppet.says("hangs").await;
-    clock.pass(100).await;
-    runs(&root, "victim", 2).await;
+    pass_until(&clock, &root, "victim", 2).await;
     assert_eq!(last_restart(&root, "victim"), "hung");
     assert_eq!(root.abandoned(), (0, 0), "a task can be killed");
     assert_eq!(puppet.words(), ["up", "hangs", "up"]);

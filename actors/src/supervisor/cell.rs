@@ -1,6 +1,6 @@
 //! The actor that hosts one incarnation's body, on a thread or as a task. Never decides what comes after it.
 
-use super::tombstone::{Tombstone, catch, panic_text};
+use super::tombstone::{Tombstone, catch, last_panic};
 use crate::shell::{Body, Exit, Lifeline, Signal, TaskBody, ThreadBody};
 use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bulkhead_core::fault::Fault;
@@ -56,7 +56,7 @@ impl Cell {
             let exit = tokio::select! {
                 biased;
                 _ = lifeline.raised(Signal::Drain) => Exit::Killed,
-                ended = work.catch_unwind() => ended.unwrap_or_else(|panic| Exit::Panicked(panic_text(&*panic))),
+                ended = work.catch_unwind() => ended.unwrap_or_else(|_| last_panic()),
             };
             tomb.bury(exit);
         };

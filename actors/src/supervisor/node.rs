@@ -6,7 +6,7 @@ use super::command::Command;
 use super::registry::Registry;
 use super::root::RootExit;
 use super::spec::{Child, ChildSpec, StateFn, SupervisorSpec};
-use super::tombstone::{Report, Threads, Tombstone, catch};
+use super::tombstone::{Report, Threads, Tombstone, catch, falling};
 use crate::clock::Clock;
 use crate::shell::{Exit, Lifeline, Signal};
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
@@ -39,8 +39,8 @@ struct Entry {
     path: String,
     /// The living incarnation's.
     lifeline: Option<Lifeline>,
-    /// It was found hung: so its exit is called, whatever else it says.
-    hung: bool,
+    /// What was found out about its end before it came; overrides what it says itself.
+    verdict: Option<Exit>,
 }
 
 pub(super) struct Node {
@@ -107,11 +107,8 @@ impl Node {
                 self.perform(effect, &mut todo, ctx);
             }
         }
-        for (id, entry) in &self.entries {
-            if let Some((state, _)) = self.machine.child(*id) {
-                self.env.registry.state(&entry.path, state);
-            }
-        }
+        let states = self.entries.iter().map(|(id, entry)| (&*entry.path, self.machine.child(*id)));
+        self.env.registry.states(states.filter_map(|(path, child)| Some((path, child?.0))));
         self.arm(ctx);
     }
 
@@ -125,7 +122,7 @@ impl Node {
             }
             Effect::Hung(life) => {
                 if let Some(entry) = self.entries.get_mut(&life.child) {
-                    entry.hung = true;
+                    entry.verdict = Some(Exit::Hung);
                     tracing::warn!(actor = entry.path, incarnation = life.incarnation.0, "hung: no sign of life");
                 }
             }
@@ -155,7 +152,6 @@ impl Node {
         let Some(entry) = self.entries.get_mut(&life.child) else {
             return Event::Exited(life, death(&Exit::Killed, Charge::Nobody));
         };
-        entry.hung = false;
         self.env.registry.built(&entry.path, life.incarnation, self.env.clock.wall());
         let built = catch(|| (entry.spec.start)(life.incarnation));
         let child = match built {
@@ -196,7 +192,8 @@ impl Node {
         let charge = if unbuilt { Charge::Crash } else { said };
         tracing::info!(actor = entry.path, incarnation = life.incarnation.0, exit = %exit, "ended");
         self.env.registry.died(&entry.path, exit.to_string());
-        if charge == Charge::Crash {
+        // Once failed, what is left is killed by us.
+        if charge == Charge::Crash && exit != Exit::Killed && self.machine.state() != SupervisorState::Failed {
             self.last_crash = format!("{}: {exit}", entry.path);
         }
         Event::Exited(life, death(&exit, charge))
@@ -205,23 +202,19 @@ impl Node {
     /// Takes the news of an incarnation's end, unless it was given up before.
     fn buried(&mut self, life: Life, said: Option<Exit>) -> Option<Event> {
         let killed = self.line(life)?.signal() == Signal::Kill;
-        let hung = self.entries.get(&life.child)?.hung;
-        let exit = match said {
-            _ if hung => Exit::Hung,
-            Some(exit) => exit,
-            None if killed => Exit::Killed,
-            None => Exit::Panicked("its actor fell".to_owned()),
-        };
+        let verdict = self.entries.get_mut(&life.child)?.verdict.take();
+        let unsaid = || if killed { Exit::Killed } else { Exit::Panicked("its actor fell".to_owned()) };
+        let exit = verdict.or(said).unwrap_or_else(unsaid);
         Some(self.exited(life, exit, false))
     }
 
     fn abandon(&mut self, life: Life, todo: &mut VecDeque<Event>) {
         let Some(lifeline) = self.line(life) else { return };
         lifeline.cut();
-        if let Some(entry) = self.entries.get(&life.child) {
-            tracing::error!(actor = entry.path, incarnation = life.incarnation.0, "abandoned: it ignores its kill");
-        }
-        todo.push_back(self.exited(life, Exit::Hung, false));
+        let Some(entry) = self.entries.get_mut(&life.child) else { return };
+        tracing::error!(actor = entry.path, incarnation = life.incarnation.0, "abandoned: it ignores its kill");
+        let exit = entry.verdict.take().unwrap_or(Exit::Hung);
+        todo.push_back(self.exited(life, exit, false));
         let abandoned = self.env.threads.abandoned();
         if abandoned > self.env.abandoned_max {
             self.env.exit.send_if_modified(|exit| {
@@ -281,7 +274,7 @@ impl Node {
         let (id, rules) = (ChildId(self.next), spec.rules());
         self.next += 1;
         let last = self.env.registry.add(&path, Some(&self.path), id.0, spec.observe.clone());
-        self.entries.insert(id, Entry { spec, path, lifeline: None, hung: false });
+        self.entries.insert(id, Entry { spec, path, lifeline: None, verdict: None });
         self.drive(Event::Add(id, rules, last), ctx);
     }
 
@@ -329,7 +322,15 @@ impl StreamHandler<Report> for Node {
                     self.drive(event, ctx);
                 }
             }
-            Report::Orphaned(life) => self.drive(Event::Orphaned(life), ctx),
+            Report::Orphaned(life, exit) => {
+                if self.line(life).is_some()
+                    && let Some(entry) = self.entries.get_mut(&life.child)
+                {
+                    tracing::error!(actor = entry.path, %exit, "a supervisor fell before its children");
+                    entry.verdict = Some(exit);
+                    self.drive(Event::Orphaned(life), ctx);
+                }
+            }
         }
     }
 
@@ -370,7 +371,7 @@ impl Drop for Node {
     /// A supervisor that fell takes its children with it; its tombstone stands until they are gone.
     fn drop(&mut self) {
         if !self.ended {
-            self.tomb.orphan();
+            self.tomb.orphan(falling());
         }
         for entry in self.entries.values() {
             if let Some(lifeline) = &entry.lifeline {

@@ -124,8 +124,15 @@ impl Registry {
         self.change(path, |node| node.kind = Some(kind));
     }
 
-    pub(super) fn state(&self, path: &str, state: ChildState) {
-        self.change(path, |node| node.state = Some(state));
+    pub(super) fn states<'a>(&self, states: impl Iterator<Item = (&'a str, ChildState)>) {
+        let mut nodes = self.nodes.lock();
+        for (path, state) in states {
+            if let Some(node) = nodes.get_mut(path) {
+                node.state = Some(state);
+            }
+        }
+        drop(nodes);
+        self.version.send_modify(|version| *version += 1);
     }
 
     pub(super) fn died(&self, path: &str, reason: String) {

@@ -4,7 +4,7 @@ use super::command::{Command, ControlError};
 use super::node::{Env, Node};
 use super::registry::{ActorView, Registry};
 use super::spec::{ChildSpec, SupervisorSpec};
-use super::tombstone::{Report, Threads, Tombstone, note_panic_places};
+use super::tombstone::{Report, Threads, Tombstone, note_panics};
 use crate::clock::Clock;
 use crate::shell::{Exit, Lifeline, Signal};
 use actix::prelude::{Actor, Recipient, SendError};
@@ -63,7 +63,7 @@ impl Root {
     /// As [`start`](Self::start).
     #[must_use]
     pub fn start_with(spec: SupervisorSpec, options: RootOptions) -> RootHandle {
-        note_panic_places();
+        note_panics();
         let threads = Arc::new(Threads::default());
         let path = spec.id.clone();
         let env = Arc::new(Env {
@@ -77,7 +77,7 @@ impl Root {
         env.registry.add(&path, None, 0, None);
         env.registry.built(&path, Incarnation::FIRST, env.clock.wall());
         env.registry.kind(&path, Kind::Supervisor);
-        env.registry.state(&path, ChildState::Running);
+        env.registry.states([(&*path, ChildState::Running)].into_iter());
         let lifeline = Lifeline::new(Incarnation::FIRST, options.clock, threads);
         let (reports, inbox) = mpsc::unbounded_channel();
         let life = Life { child: ChildId(0), incarnation: Incarnation::FIRST };
@@ -92,12 +92,12 @@ impl Root {
 
 /// Waits for the root's end and tells those who wait for it.
 async fn watch_root(root: RootHandle, mut inbox: mpsc::UnboundedReceiver<Report>, kill_grace: Duration) {
-    let mut fallen = false;
+    let (mut fallen, mut reason) = (false, None);
     let exit = loop {
         let report = if fallen { tokio::time::timeout(kill_grace, inbox.recv()).await } else { Ok(inbox.recv().await) };
         match report {
-            Ok(Some(Report::Exited(_, exit))) => break exit,
-            Ok(Some(Report::Orphaned(_))) => fallen = true,
+            Ok(Some(Report::Exited(_, exit))) => break reason.or(exit),
+            Ok(Some(Report::Orphaned(_, exit))) => (fallen, reason) = (true, Some(exit)),
             Ok(None) => break None,
             Err(_) => {
                 root.lifeline.cut();

@@ -3,10 +3,10 @@
 
 use bulkhead_core::supervisor::{Exit, Life};
 use parking_lot::Mutex;
-use std::panic::{AssertUnwindSafe, UnwindSafe};
-use std::sync::Arc;
-use std::sync::Once;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// News of a child. At most two an incarnation, so the supervisor's inbox needs no limit and loses none.
@@ -14,8 +14,8 @@ use tokio::sync::mpsc::UnboundedSender;
 pub(crate) enum Report {
     /// It is gone; `None`: it fell without saying how.
     Exited(Life, Option<Exit>),
-    /// It was a supervisor and fell before its children.
-    Orphaned(Life),
+    /// It was a supervisor and fell before its children, like this.
+    Orphaned(Life, Exit),
 }
 
 /// Reports an incarnation's end when the last holder lets go: its actor, its thread, and for a supervisor the
@@ -38,8 +38,8 @@ impl Tombstone {
     }
 
     /// The supervisor fell before its children did.
-    pub(crate) fn orphan(&self) {
-        self.send(Report::Orphaned(self.life));
+    pub(crate) fn orphan(&self, exit: Exit) {
+        self.send(Report::Orphaned(self.life, exit));
     }
 
     /// No longer holds up the supervisor's own death.
@@ -103,39 +103,38 @@ impl Threads {
 }
 
 thread_local! {
-    static PANIC_PLACE: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Makes panics leave their place behind; the hook that was there before still runs.
-pub(crate) fn note_panic_places() {
+/// Makes panics leave message and place behind; the hook that was there before still runs.
+pub(crate) fn note_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let place = info.location().map(ToString::to_string);
-            PANIC_PLACE.with(|last| last.replace(place));
+            let message = info.payload_as_str().unwrap_or("not a text");
+            let text = match info.location() {
+                Some(place) => format!("{message} ({place})"),
+                None => message.to_owned(),
+            };
+            LAST_PANIC.with(|last| last.replace(Some(text)));
             before(info);
         }));
     });
 }
 
-/// What a panic said, and where, if it was on this thread.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "not a text".to_owned());
-    match PANIC_PLACE.with(|last| last.take()) {
-        Some(place) => format!("{message} ({place})"),
-        None => message,
-    }
+/// What the last panic on this thread said, and where.
+pub(crate) fn last_panic() -> Exit {
+    let text = LAST_PANIC.with(RefCell::take);
+    Exit::Panicked(text.unwrap_or_else(|| "unknown: another panic hook was set".to_owned()))
+}
+
+/// Why an actor is dropped that has not ended.
+pub(crate) fn falling() -> Exit {
+    if std::thread::panicking() { last_panic() } else { Exit::Panicked("its actor was dropped".to_owned()) }
 }
 
 /// Runs `work`; a panic in it is an exit.
 pub(crate) fn catch<T>(work: impl FnOnce() -> T) -> Result<T, Exit> {
-    fn run<T>(work: impl FnOnce() -> T + UnwindSafe) -> Result<T, Exit> {
-        std::panic::catch_unwind(work).map_err(|panic| Exit::Panicked(panic_text(&*panic)))
-    }
-    run(AssertUnwindSafe(work))
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| last_panic())
 }

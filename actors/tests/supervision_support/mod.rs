@@ -1,5 +1,6 @@
 //! What supervision tests share: a clock that stands still until it is told to move, and bodies that end on command.
 //! Never sleeps on real time.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use bulkhead_actors::shell::{Body, Exit, Lifeline, Signal};
@@ -29,6 +30,15 @@ impl StillClock {
         }
         settle().await;
     }
+}
+
+/// Lets the clock run until the actor has this incarnation, and not a millisecond longer: its thread runs on its own
+/// time and would be taken for hung.
+pub async fn pass_until(clock: &StillClock, root: &RootHandle, path: &str, incarnation: u32) {
+    while root.actor(path).is_none_or(|actor| actor.incarnation < Incarnation(incarnation)) {
+        clock.pass(1).await;
+    }
+    runs(root, path, incarnation).await;
 }
 
 /// Lets every task that can run do so.
@@ -96,9 +106,15 @@ impl Puppet {
 
     /// Waits until somebody says this.
     pub async fn says(&self, word: &str) -> Said {
+        self.says_times(word, 1).await
+    }
+
+    /// Waits until this was said so many times.
+    pub async fn says_times(&self, word: &str, times: usize) -> Said {
         let mut said = self.said.subscribe();
-        let said = said.wait_for(|said| said.iter().any(|(_, what, _)| *what == word)).await.unwrap();
-        *said.iter().find(|(_, what, _)| *what == word).unwrap()
+        let nth = |said: &Vec<Said>| said.iter().filter(|(_, what, _)| *what == word).nth(times - 1).copied();
+        let said = said.wait_for(|said| nth(said).is_some()).await.unwrap();
+        nth(&said).unwrap()
     }
 
     pub fn thread(&self) -> Body {
