@@ -12,6 +12,9 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+/// What the clients of `check --connect` call themselves; they join no group.
+const CHECK_INSTANCE: &str = "check";
+
 /// A stream processor on Apache Kafka whose failing parts restart alone: nothing is lost, doubled or reordered by it.
 #[derive(Debug, Parser)]
 #[command(name = "bulkhead", version, arg_required_else_help = true)]
@@ -133,7 +136,7 @@ fn check(args: &CheckArgs) -> Exit {
         Err(exit) => return exit,
     };
     if args.connect {
-        let findings = match daemon::open_log(&config) {
+        let findings = match daemon::open_log(&config, CHECK_INSTANCE, &config.daemon.data.dir) {
             Ok(log) => connect::check(&*log, &config),
             Err(why) => connect::Findings { problems: vec![why], ..connect::Findings::default() },
         };

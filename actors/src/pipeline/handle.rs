@@ -9,6 +9,7 @@ use crate::log::{Log, LogError};
 use crate::metrics::Metrics;
 use crate::supervisor::{ChildSpec, RootHandle};
 use bulkhead_core::ids::{Partition, Position};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -71,7 +72,8 @@ impl Pipeline {
     /// Why it takes no records, where it does not.
     #[must_use]
     pub fn halted(&self) -> Option<String> {
-        self.slots().halted.lock().clone()
+        let (halted, mismatch) = (self.slots().halted.lock().clone(), self.slots().mismatch.lock().clone());
+        mismatch.or(halted)
     }
 
     /// Whether it is a member of its group.
@@ -106,6 +108,29 @@ impl Pipeline {
         let last =
             self.slots().stages.iter().zip(&self.slots().spec.stages).rev().find(|(slot, _)| holds(&slot.lock()));
         last.map(|(_, spec)| Arc::clone(&spec.name))
+    }
+
+    /// Looks whether the topics still have the partitions that the pipeline was built for, and stops it where not; blocks.
+    ///
+    /// # Errors
+    /// If the log does not answer.
+    pub fn check_topics(&self) -> Result<(), LogError> {
+        if self.joined() { self.slots().check_topics() } else { Ok(()) }
+    }
+
+    /// The stages none of whose workers has built its steps.
+    #[must_use]
+    pub fn stages_without_worker(&self) -> Vec<String> {
+        let stages = self.slots().spec.stages.iter().zip(&self.slots().ready_workers);
+        let idle = stages.filter(|(_, ready)| ready.load(Ordering::Acquire) == 0);
+        idle.map(|(stage, _)| stage.name.to_string()).collect()
+    }
+
+    /// How long a batch may be at this stage before something is wrong; `None` where there is no such stage.
+    #[must_use]
+    pub fn patience(&self, stage: Option<&str>) -> Option<Duration> {
+        let spec = self.slots().spec.stages.iter().find(|spec| Some(&*spec.name) == stage)?;
+        Some(spec.timeout + spec.retry.max)
     }
 
     /// Records between the watermark and the end of each assigned partition; blocks.

@@ -10,7 +10,7 @@ use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::{Assignment, LoanId, Partition, Position, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneMachine};
-use bulkhead_core::ledger::Segment;
+use bulkhead_core::ledger::{KeySource, Segment};
 use bulkhead_core::letter::{LETTER_BYTES_MIN, fit, letter};
 use bulkhead_core::link::{Borrower, Lent, Link, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
@@ -52,18 +52,23 @@ impl LaneSeat {
     }
 
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
-        let Some(group) = self.slots.group.lock().clone() else {
-            return Exit::Failed(Fault::transient("no_membership", "the source has not joined its group"));
+        lifeline.on_signal({
+            let seat = self.clone();
+            move || {
+                seat.slots.group.wake();
+                seat.slot().wake();
+            }
+        });
+        let group = match self.slots.group.wait_for(lifeline, |group| group.clone().ok_or(None)) {
+            Ok(group) => group,
+            Err(Signal::Kill) => return Exit::Killed,
+            Err(_) => return Exit::Done,
         };
         let number = u32::try_from(self.lane).unwrap_or(u32::MAX);
         let publisher = match group.publisher(number, self.slots.spec.delivery) {
             Ok(publisher) => publisher,
             Err(error) => return Exit::Failed(Fault::fatal("publisher", error)),
         };
-        lifeline.on_signal({
-            let seat = self.clone();
-            move || seat.slot().wake()
-        });
         // What the lane's last self committed and did not settle is in the ledger's topic only.
         self.slots.partitions_of(self.lane).for_each(|(_, slot)| slot.ledger.resync());
         let machine = LaneMachine::new(self.slots.spec.commit);
@@ -241,24 +246,27 @@ impl Lane<'_> {
                     let partition = Some(batch.ticket.assignment.partition);
                     self.produce(batch.ticket, index, Outgoing { topic, partition, record: record.clone() })?;
                 }
-                let Some(topic) = self.slots().spec.output.clone() else { continue };
-                match outcome {
-                    Outcome::Emitted(records) => {
-                        for record in records {
-                            let outgoing =
-                                Outgoing { topic: Arc::clone(&topic), partition: None, record: record.clone() };
-                            self.produce(batch.ticket, index, outgoing)?;
-                        }
-                    }
-                    Outcome::Pending => {
-                        let record = batch.records[index as usize].record.clone();
-                        self.produce(batch.ticket, index, Outgoing { topic, partition: None, record })?;
-                    }
-                    _ => {}
+                let records = match outcome {
+                    Outcome::Emitted(records) => &records[..],
+                    Outcome::Pending => std::slice::from_ref(&batch.records[index as usize].record),
+                    _ => continue,
+                };
+                for record in records {
+                    self.emit(batch.ticket, index, record)?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn emit(&mut self, ticket: Ticket, index: u32, record: &Record) -> Result<(), LaneFault> {
+        let Some(output) = &self.seat.slots.spec.output else { return Ok(()) };
+        // A result's time is when it came to be; its source's is in the source.
+        let mut record = Record { timestamp: self.lifeline.clock().wall(), ..record.clone() };
+        if let KeySource::Header(name) = &output.key {
+            record.key = record.header(name).cloned();
+        }
+        self.produce(ticket, index, Outgoing { topic: Arc::clone(&output.topic), partition: None, record })
     }
 
     fn produce(&mut self, ticket: Ticket, index: u32, outgoing: Outgoing) -> Result<(), LaneFault> {

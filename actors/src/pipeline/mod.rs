@@ -14,8 +14,9 @@ mod source;
 mod spec;
 mod stage;
 mod steps;
+mod topics;
 mod tree;
 mod wake;
 
 pub use handle::{PartitionHealth, Pipeline};
-pub use spec::{DlqSpec, LedgerSpec, OnGap, PipelineSpec, RestartSpec, SourceSpec, StageSpec};
+pub use spec::{DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec};

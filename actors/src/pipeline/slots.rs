@@ -41,7 +41,7 @@ pub(crate) struct Slots {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) log: Arc<dyn Log>,
     /// The membership; `None` before the source joined and after it left.
-    pub(crate) group: Mutex<Option<Arc<dyn Group>>>,
+    pub(crate) group: Slot<Option<Arc<dyn Group>>>,
     pub(crate) source: Mutex<SourceMachine>,
     /// Partition actors that are ready for their records.
     pub(crate) begins: Mutex<VecDeque<(Assignment, Position)>>,
@@ -51,12 +51,16 @@ pub(crate) struct Slots {
     /// The ledger's cache, where there is a ledger.
     pub(crate) segments: Option<Arc<SegmentStore>>,
     pub(crate) stages: Vec<Slot<StageLink>>,
+    /// For each stage: how many workers have built their steps and live.
+    pub(crate) ready_workers: Vec<AtomicU32>,
     /// For each stage: crashes that no record was found guilty of, not charged yet.
     pub(crate) uncharged: Vec<AtomicU32>,
     pub(crate) dlq: Slot<Link<Batch>>,
     pub(crate) lanes: Vec<Slot<Link<Batch>>>,
-    /// Why the pipeline takes no records, for health.
+    /// Why the pipeline takes no records, as its parts say it.
     pub(crate) halted: Mutex<Option<String>>,
+    /// Why it takes no records, as its topics say it.
+    pub(crate) mismatch: Mutex<Option<String>>,
 }
 
 /// What the actors of one partition share.
@@ -115,6 +119,7 @@ impl Slots {
         Arc::new(Self {
             partitions: (0..partitions).map(|_| PartitionSlot::default()).collect(),
             segments: spec.ledger.as_ref().map(|ledger| SegmentStore::new(ledger.cache.clone())),
+            ready_workers: spec.stages.iter().map(|_| AtomicU32::new(0)).collect(),
             uncharged: spec.stages.iter().map(|_| AtomicU32::new(0)).collect(),
             stages: stages.collect(),
             dlq: Slot::new(Link::new(capacity)),
@@ -123,11 +128,12 @@ impl Slots {
             clock,
             metrics,
             log,
-            group: Mutex::new(None),
+            group: Slot::new(None),
             source: Mutex::default(),
             begins: Mutex::default(),
             starting: Mutex::default(),
             halted: Mutex::new(None),
+            mismatch: Mutex::new(None),
         })
     }
 
@@ -301,6 +307,11 @@ impl Slots {
     /// Where a source partition begins and ends; blocks.
     pub(crate) fn source_extent(&self, partition: Partition) -> Result<Extent, LogError> {
         self.log.extent(&self.spec.source.topic, partition)
+    }
+
+    /// Whether the pipeline takes no records, whoever says so.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halted.lock().is_some() || self.mismatch.lock().is_some()
     }
 
     /// Why the pipeline stands still, for health; `None` takes it back.

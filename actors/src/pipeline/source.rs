@@ -37,8 +37,11 @@ impl SourceSeat {
     }
 
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
-        if let Err(fault) = self.join() {
-            return Exit::Failed(fault);
+        match self.prepare(lifeline) {
+            Ok(Signal::Run) => {}
+            Ok(Signal::Drain) => return Exit::Done,
+            Ok(Signal::Kill) => return Exit::Killed,
+            Err(fault) => return Exit::Failed(fault),
         }
         loop {
             match lifeline.signal() {
@@ -61,8 +64,24 @@ impl SourceSeat {
         }
     }
 
+    /// Makes the topics and joins the group, as soon as the log can be reached; or says what it was told instead.
+    fn prepare(&self, lifeline: &Lifeline) -> Result<Signal, Fault> {
+        while lifeline.signal() == Signal::Run {
+            lifeline.beat();
+            match self.slots.create_topics().and_then(|()| self.join()) {
+                Ok(()) => return Ok(Signal::Run),
+                Err(LogError::Unavailable(why)) => {
+                    tracing::warn!(pipeline = %self.slots.spec.name, why, "the log cannot be reached, tried again");
+                    std::thread::park_timeout(AWAY);
+                }
+                Err(error) => return Err(Fault::fatal("source_refused", error)),
+            }
+        }
+        Ok(lifeline.signal())
+    }
+
     /// Joins the group, once: the membership outlives this actor.
-    fn join(&self) -> Result<(), Fault> {
+    fn join(&self) -> Result<(), LogError> {
         let mut group = self.slots.group.lock();
         if group.is_some() {
             return Ok(());
@@ -74,15 +93,19 @@ impl SourceSeat {
             instance: self.instance.to_string(),
             session_timeout: source.session_timeout,
         };
-        let joined = self.slots.log.join(&spec, Arc::new(self.clone()));
-        *group = Some(joined.map_err(|error| Fault::transient("join", error))?);
+        *group = Some(self.slots.log.join(&spec, Arc::new(self.clone()))?);
+        drop(group);
+        self.slots.group.wake();
         Ok(())
     }
 
     fn turn(&self, group: &dyn Group) -> Result<(), LogError> {
         self.start_partitions();
         self.begin_partitions(group)?;
-        let wanted = |partition| self.slots.partition(partition).is_some_and(|slot| slot.room.load(Ordering::Acquire));
+        let halted = self.slots.is_halted();
+        let has_room =
+            |partition| self.slots.partition(partition).is_some_and(|slot| slot.room.load(Ordering::Acquire));
+        let wanted = |partition| !halted && has_room(partition);
         for fetched in group.poll(&wanted, TURN, POLL)? {
             self.deliver(fetched);
         }
@@ -191,11 +214,8 @@ impl SourceSeat {
             self.slots.starting.lock().insert(partition);
             return;
         }
-        let source = &self.slots.spec.source;
-        let why =
-            format!("topic {} has a partition {partition}, config says {} partitions", source.topic, source.partitions);
-        tracing::error!(pipeline = %self.slots.spec.name, why, "pipeline stopped");
-        self.slots.halt(Some(why));
+        // More partitions than the config says: the monitor stops the pipeline and names both counts.
+        tracing::error!(pipeline = %self.slots.spec.name, %partition, "assigned a partition that the config does not know");
     }
 
     fn remove(&self, partition: Partition) {
@@ -203,7 +223,7 @@ impl SourceSeat {
         let Some(root) = self.root.get() else { return };
         let path = tree::partition_path(&self.slots, partition);
         if let Err(error) = root.remove(&path, Signal::Kill) {
-            tracing::warn!(pipeline = %self.slots.spec.name, %partition, %error, "partition was not running");
+            tracing::debug!(pipeline = %self.slots.spec.name, %partition, %error, "partition was not running");
         }
     }
 }

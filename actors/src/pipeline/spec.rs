@@ -1,6 +1,6 @@
 //! What a pipeline is, as its actors need it. Never a default: config has decided everything.
 
-use crate::log::Delivery;
+use crate::log::{Delivery, TopicSpec};
 use crate::step::StepFactory;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
@@ -28,8 +28,8 @@ pub struct PipelineSpec {
     pub stages: Vec<StageSpec>,
     /// Its dead letters.
     pub dlq: DlqSpec,
-    /// The topic that results go to; `None`: the steps' effects are all there is.
-    pub output: Option<Arc<str>>,
+    /// Where results go; `None`: the steps' effects are all there is.
+    pub output: Option<OutputSpec>,
     /// How many lanes publish.
     pub lanes: u32,
     /// When they commit.
@@ -40,6 +40,17 @@ pub struct PipelineSpec {
     pub restart: RestartSpec,
     /// After how long a failed pipeline is tried again.
     pub failed_retry: Duration,
+    /// Its topics: created where they do not exist, else they must have as many partitions.
+    pub topics: Vec<TopicSpec>,
+}
+
+/// Where results go.
+#[derive(Clone, Debug)]
+pub struct OutputSpec {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// What their key is taken from.
+    pub key: KeySource,
 }
 
 /// Where records come from.

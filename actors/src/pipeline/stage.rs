@@ -23,6 +23,22 @@ pub(crate) struct Seat {
     pub(crate) borrower: Borrower,
 }
 
+/// Counts a worker as ready for as long as it lives, however it ends.
+struct Ready<'stage>(&'stage AtomicU32);
+
+impl<'stage> Ready<'stage> {
+    fn new(count: &'stage AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Ready<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Seat {
     fn spec(&self) -> &StageSpec {
         &self.slots.spec.stages[self.stage]
@@ -47,6 +63,7 @@ impl Seat {
             let seat = self.clone();
             move || seat.slot().wake()
         });
+        let _ready = Ready::new(&self.slots.ready_workers[self.stage]);
         loop {
             let work = match self.borrow(lifeline) {
                 Ok(work) => work,

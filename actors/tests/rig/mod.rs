@@ -6,7 +6,7 @@ use bulkhead_actors::io::memory::{Faults, MemoryLog, MemoryOptions};
 use bulkhead_actors::log::{Delivery, Log, Outgoing, Read, Tail, TopicSpec};
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::{
-    DlqSpec, LedgerSpec, OnGap, Pipeline, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
+    DlqSpec, LedgerSpec, OnGap, OutputSpec, Pipeline, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
 };
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_actors::supervisor::{Root, RootExit, RootHandle, SupervisorSpec};
@@ -169,7 +169,7 @@ fn spec(plan: &Plan, runs: &Arc<Mutex<BTreeMap<String, u32>>>, cache: &std::path
             letter_bytes_max: 1_000_000,
             rounds_max: 5,
         },
-        output: Some("flow.out".into()),
+        output: Some(OutputSpec { topic: "flow.out".into(), key: KeySource::Key }),
         lanes: 2,
         commit: LaneLimits {
             commit_interval: Duration::from_millis(20),
@@ -180,9 +180,15 @@ fn spec(plan: &Plan, runs: &Arc<Mutex<BTreeMap<String, u32>>>, cache: &std::path
         drain: Duration::from_secs(4),
         restart,
         failed_retry: Duration::from_secs(30),
+        topics: topics(plan.partitions),
     };
     (plan.tune)(&mut spec);
     spec
+}
+
+fn topics(partitions: i32) -> Vec<TopicSpec> {
+    let topic = |name: &str| TopicSpec { name: name.to_owned(), partitions, replicas: 1, retention: None };
+    ["flow.in", "flow.out", "flow.dlq", "flow.ledger"].map(topic).into()
 }
 
 impl Rig {

@@ -1,0 +1,228 @@
+//! Turns the checked config into what the engine and the gateway are built from. Never starts anything.
+
+use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
+use crate::config::{Config, Pipeline, pipeline, route};
+use crate::gateway::route::{Accept, Action, Body, Key, Results, Route};
+use actix_web::http::Method;
+use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog};
+use bulkhead_actors::log::{Log, TopicSpec};
+use bulkhead_actors::pipeline::{
+    DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
+};
+use bulkhead_core::cut::CutLimits;
+use bulkhead_core::lane::LaneLimits;
+use bulkhead_core::ledger::{Claimer, KeySource};
+use bulkhead_core::limit::StopAbove;
+use bulkhead_core::partition::PartitionLimits;
+use bulkhead_core::record::ID_HEADER;
+use bulkhead_core::retry::RetryPolicy;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Lanes of a pipeline at most, where the config does not say: more commit no faster (`notes`: two reach the limit of a pair of cores).
+const LANES_MAX: usize = 4;
+/// The wait after a transaction that had to be given up twice in a row (measured: a rebalance settles within 50 to 500 ms).
+const LANE_BACKOFF: Duration = Duration::from_millis(50);
+/// The longest such wait.
+const LANE_BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How large a dead letter may be: Kafka's default `max.message.bytes` less what the batch around it takes.
+const LETTER_BYTES_MAX: usize = 1_000_000;
+/// From which round on a dead letter is parked.
+const ROUNDS_MAX: u32 = 5;
+/// How long ledger topics keep segments beyond the keys' time to live.
+const LEDGER_MARGIN: Duration = Duration::from_secs(24 * 3_600);
+
+/// The log of the brokers that the config names.
+pub(super) fn kafka(config: &Config, instance: &str) -> Result<Arc<dyn Log>, String> {
+    let kafka = &config.daemon.kafka;
+    let mut settings = KafkaConfig::new(kafka.brokers.clone(), instance);
+    settings.properties = kafka.properties.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect();
+    settings.transaction_timeout = kafka.transaction_timeout.0;
+    let log = KafkaLog::new(settings).map_err(|why| format!("kafka.brokers = {}: {why}", kafka.brokers))?;
+    Ok(Arc::new(log))
+}
+
+/// What the engine needs to know of a pipeline.
+///
+/// # Errors
+/// What is wrong with a step, all of it: files can change after the check.
+pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Result<PipelineSpec, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let partitions = pipeline.source.partitions;
+    let most = cores.min(LANES_MAX).min(usize::try_from(partitions).unwrap_or(1)).max(1);
+    let lanes = pipeline.lane.count.unwrap_or(u32::try_from(most).unwrap_or(1));
+    let stages = pipeline.stages.iter().map(|stage| self::stage(config, pipeline, stage)).collect::<Result<_, _>>()?;
+    Ok(PipelineSpec {
+        name: Arc::from(&*pipeline.name.0),
+        delivery: pipeline.delivery,
+        source: SourceSpec {
+            topic: Arc::from(&*pipeline.source.topic.0),
+            partitions,
+            group: pipeline.source.group.0.clone(),
+            session_timeout: config.daemon.kafka.session_timeout.0,
+            on_gap: match pipeline.source.on_gap {
+                pipeline::OnGap::Stop => OnGap::Stop,
+                pipeline::OnGap::Skip => OnGap::Skip,
+            },
+        },
+        limits: limits(pipeline),
+        ledger: pipeline.ledger.as_ref().map(|ledger| self::ledger(config, pipeline, ledger, data)),
+        stages,
+        dlq: dlq(pipeline),
+        output: Some(OutputSpec {
+            topic: Arc::from(&*pipeline.output.topic.0),
+            key: key_source(&pipeline.output.key.0),
+        }),
+        lanes,
+        commit: LaneLimits {
+            commit_interval: pipeline.lane.commit_interval.0,
+            commit_records_max: pipeline.lane.commit_records_max as usize,
+            backoff_initial: LANE_BACKOFF,
+            backoff_max: LANE_BACKOFF_MAX,
+        },
+        drain: pipeline.drain.0,
+        restart: restart(&pipeline.restart),
+        failed_retry: pipeline.failed_retry.0,
+        topics: topics(config, pipeline),
+    })
+}
+
+fn limits(pipeline: &Pipeline) -> PartitionLimits {
+    PartitionLimits {
+        cut: CutLimits {
+            records_max: pipeline.batch.records_max as usize,
+            bytes_max: pipeline.batch.bytes_max.bytes(),
+            linger: pipeline.batch.linger.0,
+        },
+        in_flight_batches_max: pipeline.in_flight.batches_max as usize,
+        in_flight_bytes_max: pipeline.in_flight.bytes_max.bytes(),
+    }
+}
+
+fn restart(restart: &pipeline::Restart) -> RestartSpec {
+    RestartSpec { intensity: restart.intensity, period: restart.period.0 }
+}
+
+fn key_source(key: &KeyFrom) -> KeySource {
+    match key {
+        KeyFrom::Key => KeySource::Key,
+        KeyFrom::Header(name) => KeySource::Header(name.clone()),
+    }
+}
+
+fn ledger(config: &Config, pipeline: &Pipeline, ledger: &pipeline::Ledger, data: &Path) -> LedgerSpec {
+    LedgerSpec {
+        topic: Arc::from(pipeline.ledger_topic()),
+        key: key_source(&ledger.key.0),
+        ttl: ledger.ttl.0,
+        keys_max: ledger.keys_max as usize,
+        segment_bytes_max: ledger.segment_bytes_max.bytes(),
+        cache: data.join("ledger").join(&pipeline.name.0),
+        settle_wait: config.daemon.kafka.transaction_timeout.0,
+    }
+}
+
+fn dlq(pipeline: &Pipeline) -> DlqSpec {
+    let stop = &pipeline.dlq.stop_above;
+    DlqSpec {
+        topic: Arc::from(&*pipeline.dlq.topic.0),
+        stop_above: Some(StopAbove {
+            ratio: stop.ratio,
+            window: stop.window.0,
+            records_min: u64::from(stop.records_min),
+        }),
+        partitions: pipeline.source.partitions,
+        letter_bytes_max: LETTER_BYTES_MAX,
+        rounds_max: ROUNDS_MAX,
+    }
+}
+
+fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage) -> Result<StageSpec, String> {
+    let steps = stage.steps.iter().map(|step| step.factory(config.step_context()));
+    let steps = steps
+        .collect::<Result<_, _>>()
+        .map_err(|problems| format!("pipeline {}, stage {}: {}", pipeline.name.0, stage.name.0, problems.join("; ")))?;
+    Ok(StageSpec {
+        name: Arc::from(&*stage.name.0),
+        workers: stage.workers,
+        steps,
+        timeout: stage.timeout.0,
+        crashes_max: stage.crashes_max,
+        retry: RetryPolicy {
+            initial: stage.retry.initial.0,
+            factor: stage.retry.factor,
+            max: stage.retry.max.0,
+            attempts_max: stage.retry.attempts,
+            elapsed_max: Some(stage.retry.max_elapsed.0),
+        },
+        restart: restart(&stage.restart),
+        emit_max: stage.emit_max as usize,
+    })
+}
+
+/// The topics of a pipeline, as they are created where they do not exist.
+fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
+    let spec = |name: String, retention: Option<Duration>| TopicSpec {
+        name,
+        partitions: pipeline.source.partitions,
+        replicas: config.daemon.kafka.replicas,
+        retention,
+    };
+    let mut topics = vec![
+        spec(pipeline.source.topic.0.clone(), None),
+        spec(pipeline.output.topic.0.clone(), None),
+        spec(pipeline.dlq.topic.0.clone(), None),
+    ];
+    if let Some(ledger) = &pipeline.ledger {
+        let ttl: Duration = ledger.ttl.0;
+        topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));
+    }
+    topics
+}
+
+/// Finds dropped jobs in the ledger, which names them by their claims: possible where a job's id is its key.
+fn claimer(pipeline: &Pipeline) -> Option<Claimer> {
+    let source = key_source(&pipeline.ledger.as_ref()?.key.0);
+    let by_id = source == KeySource::Header(ID_HEADER.to_owned());
+    by_id.then(|| Claimer::new(&pipeline.name.0, &pipeline.source.topic.0, source))
+}
+
+/// The gateway's routes.
+pub(super) fn routes(config: &Config) -> Vec<Route> {
+    config
+        .pipelines
+        .iter()
+        .flat_map(|pipeline| pipeline.routes.iter().map(|route| self::route(config, pipeline, route)))
+        .collect()
+}
+
+fn route(config: &Config, pipeline: &Pipeline, route: &route::Route) -> Route {
+    let method = match route.method {
+        route::Method::Get => Method::GET,
+        route::Method::Post => Method::POST,
+        route::Method::Put => Method::PUT,
+    };
+    let action = match &route.does {
+        route::RouteKind::Produce(produce) => Action::Accept(Accept {
+            pipeline: Arc::from(&*produce.pipeline.0),
+            topic: Arc::from(&*pipeline.source.topic.0),
+            body: match &produce.content {
+                ContentFrom::Body => Body::Whole,
+                ContentFrom::Field(field) => Body::File { field: field.clone() },
+            },
+            body_bytes_max: produce.body_max.bytes(),
+            accept: Vec::new(),
+            key: match &produce.key {
+                RouteKeyFrom::Id => Key::JobId,
+                RouteKeyFrom::Header(name) => Key::Header(name.clone()),
+            },
+        }),
+        route::RouteKind::Results(results) => Action::Results(Results {
+            pipeline: Arc::from(&*results.pipeline.0),
+            variable: results.variable.clone(),
+            claims: config.pipelines.iter().find(|of| of.name == results.pipeline).and_then(claimer),
+        }),
+    };
+    Route { method, path: route.path.0.clone(), action }
+}

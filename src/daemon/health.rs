@@ -1,0 +1,117 @@
+//! What the admin port tells, gathered from the tree, the pipelines and the monitor. Never blocks and never guesses.
+
+use super::monitor::Seen;
+use crate::admin::source::{AdminSource, PartitionProgress, Status};
+use crate::steps::chaos;
+use bulkhead_actors::pipeline::Pipeline;
+use bulkhead_actors::results::JobStore;
+use bulkhead_actors::supervisor::RootHandle;
+use parking_lot::Mutex;
+use serde_json::Value;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// How old the tree's last sign of life may be.
+const LIVE: Duration = Duration::from_secs(5);
+/// What a batch that is between stages may take: a lane's commit with its retries, a ledger's reading.
+const BETWEEN_STAGES: Duration = Duration::from_secs(15);
+
+/// See the module.
+pub(super) struct Health {
+    pub(super) root: Arc<OnceLock<RootHandle>>,
+    pub(super) pipelines: Arc<[Pipeline]>,
+    pub(super) jobs: Arc<JobStore>,
+    pub(super) seen: Arc<Mutex<Seen>>,
+    pub(super) pulse: Arc<Mutex<Instant>>,
+    pub(super) draining: Arc<AtomicBool>,
+}
+
+impl Health {
+    fn pipeline_status(&self, pipeline: &Pipeline) -> Status {
+        let label = format!("pipeline {}", pipeline.name());
+        if let Some(why) = pipeline.halted() {
+            return Status::failed(label, why);
+        }
+        if !pipeline.joined() {
+            return Status::failed(label, "has not joined its consumer group yet");
+        }
+        let stopped = pipeline
+            .health()
+            .into_iter()
+            .find_map(|health| health.stopped.map(|why| format!("partition {} stands still: {why}", health.partition)));
+        if let Some(why) = stopped.or_else(|| self.workers_missing(pipeline)) {
+            return Status::failed(label, why);
+        }
+        Status::ok(label)
+    }
+
+    /// A stage without a running worker cannot have its models loaded.
+    fn workers_missing(&self, pipeline: &Pipeline) -> Option<String> {
+        let idle = pipeline.stages_without_worker();
+        (!idle.is_empty()).then(|| format!("no worker of stage {} is ready", idle.join(", ")))
+    }
+}
+
+impl AdminSource for Health {
+    fn live(&self) -> bool {
+        self.pulse.lock().elapsed() < LIVE
+    }
+
+    fn ready(&self) -> Vec<Status> {
+        let seen = self.seen.lock().clone();
+        let log = match (seen.looked, seen.log) {
+            (false, _) => Status::failed("log reachable", "not asked yet"),
+            (true, Some(why)) => Status::failed("log reachable", why),
+            (true, None) => Status::ok("log reachable"),
+        };
+        let results = match self.jobs.caught_up() {
+            Ok(()) => Status::ok("results read"),
+            Err(why) => Status::failed("results read", why),
+        };
+        let draining = if self.draining.load(Ordering::Acquire) {
+            Status::failed("not draining", "the daemon is stopping")
+        } else {
+            Status::ok("not draining")
+        };
+        let mut statuses = vec![log, results, draining];
+        statuses.extend(self.pipelines.iter().map(|pipeline| self.pipeline_status(pipeline)));
+        statuses
+    }
+
+    fn progress(&self) -> Vec<PartitionProgress> {
+        let of = |pipeline: &Pipeline| {
+            let name = pipeline.name().to_string();
+            let partitions = pipeline.health().into_iter().map(|health| {
+                let allowed = pipeline.patience(health.at_stage.as_deref()).unwrap_or(BETWEEN_STAGES);
+                let at = health.at_stage.map_or_else(|| "lane".to_owned(), |stage| stage.to_string());
+                PartitionProgress {
+                    pipeline: name.clone(),
+                    partition: health.partition.0,
+                    stage: health.oldest.map(|_| at),
+                    oldest_unfinished_ms: health.oldest.map_or(0, |(age, _)| millis(age)),
+                    allowed_ms: millis(allowed),
+                }
+            });
+            partitions.collect::<Vec<_>>()
+        };
+        self.pipelines.iter().flat_map(of).collect()
+    }
+
+    fn actors(&self) -> Value {
+        self.root.get().map_or(Value::Null, RootHandle::tree)
+    }
+
+    fn kill(&self, actor: &str) -> Result<(), String> {
+        let root = self.root.get().ok_or("the tree has not started")?;
+        root.kill(actor).map_err(|error| error.to_string())
+    }
+
+    fn runs(&self) -> Value {
+        serde_json::to_value(chaos::runs()).unwrap_or(Value::Null)
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

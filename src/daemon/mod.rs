@@ -1,0 +1,99 @@
+//! Runs a checked config: opens what the daemon needs, starts the supervision tree, waits for signals, ends in order.
+//! Never parses anything and never decides what a part does.
+
+mod assemble;
+mod health;
+mod monitor;
+mod serve;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::exit::Exit;
+use crate::logging;
+use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
+use bulkhead_actors::log::Log;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The embedded log's folder in the data directory.
+const LOG_DIR: &str = "log";
+/// Where the daemon says under which addresses it can be reached.
+const RUN_FILE: &str = "run.json";
+
+/// What a daemon holds for as long as it runs.
+struct Opened {
+    config: Config,
+    data: DataDir,
+    instance: String,
+    log: Arc<dyn Log>,
+    http: TcpListener,
+    admin: TcpListener,
+}
+
+/// The log that the config names: Kafka where it has brokers, else the embedded one under `data`.
+///
+/// # Errors
+/// Why there is none; a broker that cannot be reached is no reason.
+pub fn open_log(config: &Config, instance: &str, data: &Path) -> Result<Arc<dyn Log>, String> {
+    if !config.daemon.kafka.brokers.is_empty() {
+        return assemble::kafka(config, instance);
+    }
+    let log = EmbeddedLog::open(data.join(LOG_DIR), &EmbeddedOptions::default()).map_err(|why| why.to_string())?;
+    Ok(Arc::new(log))
+}
+
+/// Runs a checked config, in which the command line's say is contained, until it is told to stop.
+#[must_use]
+pub fn run(config: Config) -> Exit {
+    let data = match DataDir::open(&config.daemon.data.dir) {
+        Ok(data) => data,
+        Err(why) => return refuse(&why.to_string()),
+    };
+    let _logging = match logging::start(&config.daemon.log, data.path()) {
+        Ok(logging) => logging,
+        Err(why) => return refuse(&format!("{} in {}: {why}", logging::FILE, data.path().display())),
+    };
+    let opened = match open(config, data) {
+        Ok(opened) => opened,
+        Err(why) => {
+            tracing::error!("{why}");
+            return refuse(&why);
+        }
+    };
+    actix_rt::System::new().block_on(serve::serve(opened))
+}
+
+fn refuse(why: &str) -> Exit {
+    eprintln!("bulkhead: {why}");
+    Exit::Start
+}
+
+fn open(config: Config, data: DataDir) -> Result<Opened, String> {
+    let instance = data.instance(config.daemon.instance.as_ref()).map_err(|why| why.to_string())?.0;
+    let http = bind("http.listen (--listen)", config.daemon.http.listen)?;
+    let admin = bind("admin.listen (--admin)", config.daemon.admin.listen)?;
+    let log = open_log(&config, &instance, data.path())?;
+    let opened = Opened { config, data, instance, log, http, admin };
+    tell_addresses(&opened).map_err(|why| format!("{RUN_FILE} in {}: {why}", opened.data.path().display()))?;
+    Ok(opened)
+}
+
+fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
+        .map_err(|why| format!("{what} = {address}: {why}; choose another, port 0 takes a free one"))
+}
+
+/// Writes who runs here and where it listens, for scripts and tests that let the system choose the ports.
+fn tell_addresses(opened: &Opened) -> std::io::Result<()> {
+    let addresses = serde_json::json!({
+        "pid": std::process::id(),
+        "instance": opened.instance,
+        "listen": opened.http.local_addr()?.to_string(),
+        "admin": opened.admin.local_addr()?.to_string(),
+    });
+    let path = opened.data.path().join(RUN_FILE);
+    let fresh = path.with_extension("new");
+    std::fs::write(&fresh, addresses.to_string())?;
+    std::fs::rename(fresh, path)
+}

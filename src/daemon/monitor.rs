@@ -1,0 +1,76 @@
+//! Looks at the log in the background, so that health answers at once and is at most a few seconds old (P5).
+//! Never repairs anything.
+
+use bulkhead_actors::log::Log;
+use bulkhead_actors::metrics::Metrics;
+use bulkhead_actors::pipeline::Pipeline;
+use bulkhead_actors::shell::{Exit, Lifeline, Signal};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it looks: with the log's own answer time within the 5 s that health may lag.
+const EVERY: Duration = Duration::from_secs(1);
+/// How long the log may take to answer.
+const PING: Duration = Duration::from_secs(2);
+
+/// What the monitor saw last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    /// Why the log cannot be reached; `None` where it can, or before the first look.
+    pub(super) log: Option<String>,
+    /// Whether it looked at all.
+    pub(super) looked: bool,
+}
+
+/// Watches the log and the pipelines.
+#[derive(Clone)]
+pub(super) struct Monitor {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) pipelines: Arc<[Pipeline]>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) seen: Arc<Mutex<Seen>>,
+}
+
+impl Monitor {
+    /// The body of the monitor's actor.
+    pub(super) fn run(&self, lifeline: &Lifeline) -> Exit {
+        let thread = std::thread::current();
+        lifeline.on_signal(move || thread.unpark());
+        loop {
+            match lifeline.signal() {
+                Signal::Run => {}
+                Signal::Drain => return Exit::Done,
+                Signal::Kill => return Exit::Killed,
+            }
+            self.look();
+            std::thread::park_timeout(EVERY);
+        }
+    }
+
+    fn look(&self) {
+        let unreachable = self.log.ping(PING).err().map(|error| error.to_string());
+        for pipeline in &*self.pipelines {
+            pipeline.observe();
+            if unreachable.is_none() {
+                self.look_at(pipeline);
+            }
+        }
+        *self.seen.lock() = Seen { log: unreachable, looked: true };
+    }
+
+    fn look_at(&self, pipeline: &Pipeline) {
+        if let Err(error) = pipeline.check_topics() {
+            tracing::debug!(pipeline = %pipeline.name(), %error, "topics not checked");
+        }
+        match pipeline.lag() {
+            Ok(lags) => {
+                for (partition, lag) in lags {
+                    let labels = [&*pipeline.spec().source.topic, &partition.to_string()];
+                    self.metrics.consumer_lag.with(labels).set(lag);
+                }
+            }
+            Err(error) => tracing::debug!(pipeline = %pipeline.name(), %error, "lag not read"),
+        }
+    }
+}

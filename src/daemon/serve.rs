@@ -1,0 +1,257 @@
+//! The daemon's life: builds the supervision tree, waits for a signal or for the tree's end, and ends in order.
+//! Never restarts anything: supervisors do.
+
+use super::health::Health;
+use super::monitor::{Monitor, Seen};
+use super::{Opened, assemble};
+use crate::admin::{self, AdminDeps};
+use crate::config::Config;
+use crate::exit::Exit;
+use crate::gateway::{self, GatewayDeps};
+use bulkhead_actors::clock::Clock;
+use bulkhead_actors::log::Log;
+use bulkhead_actors::metrics::Metrics;
+use bulkhead_actors::pipeline::Pipeline;
+use bulkhead_actors::results::{self, JobStore, Source};
+use bulkhead_actors::shell::Body;
+use bulkhead_actors::supervisor::{ChildSpec, Root, RootExit, RootHandle, RootOptions, SupervisorSpec};
+use bulkhead_core::job_id::JobIds;
+use bulkhead_core::jobs;
+use parking_lot::Mutex;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How often the tree's own thread shows that it turns.
+const PULSE: Duration = Duration::from_millis(500);
+/// The name of the tree's root.
+const ROOT: &str = "root";
+
+/// What the parts share.
+struct Parts {
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    log: Arc<dyn Log>,
+    jobs: Arc<JobStore>,
+    pipelines: Arc<[Pipeline]>,
+    root: Arc<OnceLock<RootHandle>>,
+    draining: Arc<AtomicBool>,
+    pulse: Arc<Mutex<Instant>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// Runs until a signal or a failure ends it.
+pub(super) async fn serve(opened: Opened) -> Exit {
+    let (parts, spec) = match build(&opened) {
+        Ok(built) => built,
+        Err(why) => {
+            tracing::error!("{why}");
+            eprintln!("bulkhead: {why}");
+            return Exit::Start;
+        }
+    };
+    let abandoned_max = opened.config.daemon.limits.abandoned_max as usize;
+    let root = Root::start_with(spec, RootOptions { clock: parts.clock.clone(), abandoned_max });
+    parts.root.get_or_init(|| root.clone());
+    parts.pipelines.iter().for_each(|pipeline| pipeline.attach(root.clone()));
+    drop(actix_rt::spawn(beat(Arc::clone(&parts.pulse))));
+    announce(&opened);
+    let exit = wait(&opened.config, &parts, &root).await;
+    leave(&parts).await;
+    tracing::info!(?exit, "stopped");
+    exit
+}
+
+async fn beat(pulse: Arc<Mutex<Instant>>) {
+    let mut ticks = tokio::time::interval(PULSE);
+    loop {
+        ticks.tick().await;
+        *pulse.lock() = Instant::now();
+    }
+}
+
+fn announce(opened: &Opened) {
+    let brokers = &opened.config.daemon.kafka.brokers;
+    if brokers.is_empty() {
+        tracing::info!("no brokers configured: running on the embedded log, which is for one machine");
+    } else {
+        tracing::info!(%brokers, "running on Kafka");
+    }
+    let address =
+        |listener: &TcpListener| listener.local_addr().map_or_else(|why| why.to_string(), |at| at.to_string());
+    tracing::info!(
+        instance = %opened.instance, http = %address(&opened.http), admin = %address(&opened.admin),
+        data = %opened.data.path().display(), "serving"
+    );
+}
+
+/// Waits for the end: a signal drains, a second one kills.
+async fn wait(config: &Config, parts: &Parts, root: &RootHandle) -> Exit {
+    tokio::select! {
+        exit = root.wait() => ended(&exit),
+        () = told_to_stop() => {
+            parts.draining.store(true, Ordering::Release);
+            let budget: Duration = config.daemon.limits.drain.0;
+            tracing::info!(?budget, "draining; a second signal ends it now");
+            tokio::select! {
+                exit = root.drain() => ended(&exit),
+                () = told_to_stop() => forced(root, "second signal").await,
+                () = tokio::time::sleep(budget) => forced(root, "the drain budget ran out").await,
+            }
+        }
+    }
+}
+
+async fn forced(root: &RootHandle, why: &str) -> Exit {
+    tracing::warn!(why, "stopped before it was drained; what was in flight is done again at the next start");
+    drop(root.kill_all().await);
+    Exit::Forced
+}
+
+fn ended(exit: &RootExit) -> Exit {
+    match exit {
+        RootExit::Drained => Exit::Clean,
+        RootExit::Killed => Exit::Forced,
+        RootExit::Failed(_) | RootExit::Abandoned(_) | RootExit::Panicked(_) => {
+            tracing::error!(?exit, "the root supervisor gave up");
+            Exit::Failed
+        }
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn told_to_stop() {
+    let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    match (terminate, interrupt) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "signals cannot be received; stop this daemon with SIGKILL");
+            std::future::pending().await
+        }
+    }
+}
+
+/// Members leave their groups, so that others take over at once.
+async fn leave(parts: &Parts) {
+    for pipeline in parts.pipelines.iter().cloned() {
+        let name = Arc::clone(pipeline.name());
+        match tokio::task::spawn_blocking(move || pipeline.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(pipeline = %name, %error, "left without a word; the group finds out by itself")
+            }
+            Err(panic) => tracing::error!(pipeline = %name, %panic, "leaving the group failed"),
+        }
+    }
+}
+
+fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
+    let (config, metrics, clock) = (&opened.config, Arc::new(Metrics::new()), Clock::real());
+    metrics.build_info.with([env!("CARGO_PKG_VERSION")]).set(1);
+    let limits = jobs::Limits {
+        jobs_max: config.daemon.jobs.jobs_max as usize,
+        bytes_max: config.daemon.jobs.bytes_max.bytes(),
+        ttl: config.daemon.jobs.ttl.0,
+    };
+    let pipelines = config.pipelines.iter().map(|pipeline| {
+        let spec = assemble::pipeline(config, pipeline, opened.data.path())?;
+        let log = Arc::clone(&opened.log);
+        Ok(Pipeline::new(spec, log, &opened.instance, clock.clone(), Arc::clone(&metrics)))
+    });
+    let parts = Parts {
+        pipelines: pipelines.collect::<Result<Vec<_>, String>>()?.into(),
+        jobs: Arc::new(JobStore::new(limits, Arc::clone(&metrics))),
+        log: Arc::clone(&opened.log),
+        root: Arc::default(),
+        draining: Arc::default(),
+        pulse: Arc::new(Mutex::new(Instant::now())),
+        seen: Arc::default(),
+        clock,
+        metrics,
+    };
+    // In start order; a drain goes the other way round, so the admin port tells the truth to the end.
+    let mut children = vec![admin_spec(opened, &parts)?, monitor_spec(&parts), results_spec(&parts)];
+    children.extend(parts.pipelines.iter().map(Pipeline::supervise));
+    children.push(gateway_spec(opened, &parts)?);
+    Ok((parts, SupervisorSpec::new(ROOT, children)))
+}
+
+fn admin_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
+    let listener = Arc::new(opened.admin.try_clone().map_err(|why| why.to_string())?);
+    let health = Health {
+        root: Arc::clone(&parts.root),
+        pipelines: Arc::clone(&parts.pipelines),
+        jobs: Arc::clone(&parts.jobs),
+        seen: Arc::clone(&parts.seen),
+        pulse: Arc::clone(&parts.pulse),
+        draining: Arc::clone(&parts.draining),
+    };
+    let deps = AdminDeps { source: Arc::new(health), metrics: Arc::clone(&parts.metrics), chaos: opened.config.chaos };
+    Ok(ChildSpec::body("admin", move |_| {
+        let (listener, deps) = (Arc::clone(&listener), deps.clone());
+        Body::thread(move |lifeline| admin::run(&lifeline, &listener, deps))
+    }))
+}
+
+fn monitor_spec(parts: &Parts) -> ChildSpec {
+    let monitor = Monitor {
+        log: Arc::clone(&parts.log),
+        pipelines: Arc::clone(&parts.pipelines),
+        metrics: Arc::clone(&parts.metrics),
+        seen: Arc::clone(&parts.seen),
+    };
+    ChildSpec::body("monitor", move |_| {
+        let monitor = monitor.clone();
+        Body::thread(move |lifeline| monitor.run(&lifeline))
+    })
+}
+
+fn results_spec(parts: &Parts) -> ChildSpec {
+    let topics: Arc<[(Arc<str>, Source)]> = parts.pipelines.iter().flat_map(job_topics).collect();
+    let (log, jobs) = (Arc::clone(&parts.log), Arc::clone(&parts.jobs));
+    ChildSpec::body("results", move |_| {
+        let (topics, log, jobs) = (Arc::clone(&topics), Arc::clone(&log), Arc::clone(&jobs));
+        Body::thread(move |lifeline| results::run(&lifeline, &log, &topics, &jobs))
+    })
+}
+
+/// The topics that tell how a pipeline's jobs ended.
+fn job_topics(pipeline: &Pipeline) -> Vec<(Arc<str>, Source)> {
+    let spec = pipeline.spec();
+    let mut topics = vec![(Arc::clone(&spec.dlq.topic), Source::DeadLetters)];
+    topics.extend(spec.output.as_ref().map(|output| (Arc::clone(&output.topic), Source::Results)));
+    topics.extend(spec.ledger.as_ref().map(|ledger| (Arc::clone(&ledger.topic), Source::Ledger)));
+    topics
+}
+
+fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
+    let config = &opened.config;
+    let listener = Arc::new(opened.http.try_clone().map_err(|why| why.to_string())?);
+    let secret = opened.data.secret(config.daemon.jobs.secret.as_ref()).map_err(|why| why.to_string())?;
+    let ids = JobIds::new(secret.expose().as_bytes());
+    let producer = opened.log.producer().map_err(|why| why.to_string())?;
+    let limits = gateway::Limits {
+        requests_max: config.daemon.http.requests_max as usize,
+        body_timeout: config.daemon.http.timeout.0,
+        ..gateway::Limits::default()
+    };
+    let deps = GatewayDeps {
+        ids,
+        producer,
+        jobs: Arc::clone(&parts.jobs),
+        metrics: Arc::clone(&parts.metrics),
+        clock: parts.clock.clone(),
+        limits,
+    };
+    let routes = assemble::routes(config);
+    let mut spec = ChildSpec::body("gateway", move |_| {
+        let (listener, routes, deps) = (Arc::clone(&listener), routes.clone(), deps.clone());
+        Body::thread(move |lifeline| gateway::run(&lifeline, &listener, routes, deps))
+    });
+    spec.shutdown = gateway::Limits::default().drain;
+    Ok(spec)
+}
