@@ -208,6 +208,10 @@ pub trait Publisher: Send {
 pub trait Producer: Send + Sync {
     /// Sends one record. Resolves once it is durable, to where it lies. Bounded: `Unavailable` where too many are waiting or the log is away.
     fn send(&self, outgoing: Outgoing) -> BoxFuture<'static, Result<(Partition, Offset), LogError>>;
+
+    /// The largest record that the topic takes, in the bytes of [`Record::size`], as far as that is known without asking;
+    /// a larger one is `Refused`. For whoever can tell a client before it sends.
+    fn record_bytes_max(&self, topic: &str) -> usize;
 }
 
 /// One partition to read, and from where.

@@ -112,6 +112,11 @@ impl JobStore {
         Waiter { store: Arc::clone(self), name, news }
     }
 
+    /// Takes outcomes that were read, and wakes who waits for their jobs.
+    pub fn see(&self, sightings: Vec<Sighting>) {
+        self.apply(Event::Seen(sightings));
+    }
+
     fn apply(&self, event: Event) {
         let mut state = self.state.lock();
         let effects = state.index.step(event, Now(0));
@@ -239,7 +244,7 @@ impl Results {
         }
         // First the outcomes, then the positions: a death in between reads records again, and the index takes them once.
         if !sightings.is_empty() {
-            self.store.apply(Event::Seen(sightings));
+            self.store.see(sightings);
         }
         self.store.apply(Event::Tick(wall));
         self.note_progress();

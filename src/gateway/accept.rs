@@ -126,6 +126,11 @@ fn record(
 
 async fn send(shared: &Shared, outgoing: Outgoing, id: JobId) -> Result<(), Problem> {
     let topic = Arc::clone(&outgoing.topic);
+    let (size, limit) = (outgoing.record.size(), shared.producer.record_bytes_max(&topic));
+    if size > limit {
+        let detail = format!("As a record this has {size} bytes; the log takes {limit}.");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record-too-large", "Record too large", detail));
+    }
     match timeout(shared.limits.ack_timeout, shared.producer.send(outgoing)).await {
         Ok(Ok((partition, offset))) => {
             tracing::debug!(%id, %topic, %partition, %offset, "record accepted");

@@ -22,15 +22,17 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The scope of the ids that this gateway issues.
-pub const SCOPE: Scope<'_> = Scope { tenant: "", pipeline: "digits" };
+pub(crate) const SCOPE: Scope<'_> = Scope { tenant: "", pipeline: "digits" };
 /// The body limit of `/api/classify`.
-pub const BODY_MAX: usize = 1 << 20;
+pub(crate) const BODY_MAX: usize = 1 << 20;
+/// The record limit of its topic: less than a body may have.
+pub(crate) const RECORD_MAX: usize = 3 * BODY_MAX / 4;
 /// A PNG by its first bytes.
-pub const PNG: &[u8] = b"\x89PNG\r\n\x1a\nthe rest is for the decoder";
+pub(crate) const PNG: &[u8] = b"\x89PNG\r\n\x1a\nthe rest is for the decoder";
 
 /// What the producer does with a record.
 #[derive(Clone)]
-pub enum Sends {
+pub(crate) enum Sends {
     /// Acknowledges it.
     Acknowledge,
     /// Fails.
@@ -42,7 +44,7 @@ pub enum Sends {
 }
 
 /// A producer that keeps what it acknowledged.
-pub struct Recorder {
+pub(crate) struct Recorder {
     pub sends: Mutex<Sends>,
     pub sent: Arc<Mutex<Vec<Outgoing>>>,
 }
@@ -67,10 +69,14 @@ impl Producer for Recorder {
         }
         .boxed()
     }
+
+    fn record_bytes_max(&self, _: &str) -> usize {
+        RECORD_MAX
+    }
 }
 
 /// A gateway that serves until it is dropped.
-pub struct Edge {
+pub(crate) struct Edge {
     pub address: SocketAddr,
     pub producer: Arc<Recorder>,
     pub jobs: Arc<JobStore>,
@@ -98,11 +104,11 @@ fn routes() -> Vec<Route> {
 }
 
 impl Edge {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::limited(Limits { workers: 1, ..Limits::default() })
     }
 
-    pub fn limited(limits: Limits) -> Self {
+    pub(crate) fn limited(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let metrics = Arc::new(Metrics::new());
@@ -130,31 +136,31 @@ impl Edge {
         Self { address, producer, jobs, ids, metrics, handle, thread: Some(thread) }
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// Posts this file in this field to `/api/classify`.
-    pub fn upload(&self, field: &'static str, file: impl Into<Vec<u8>>) -> Response {
+    pub(crate) fn upload(&self, field: &'static str, file: impl Into<Vec<u8>>) -> Response {
         let part = multipart::Part::bytes(file.into()).file_name("x.png");
         self.post_form(multipart::Form::new().part(field, part))
     }
 
-    pub fn post_form(&self, form: multipart::Form) -> Response {
+    pub(crate) fn post_form(&self, form: multipart::Form) -> Response {
         Client::new().post(self.url("/api/classify")).multipart(form).send().expect("answered")
     }
 
-    pub fn get(&self, path: &str) -> Response {
+    pub(crate) fn get(&self, path: &str) -> Response {
         reqwest::blocking::get(self.url(path)).expect("answered")
     }
 
     /// The records that were acknowledged.
-    pub fn sent(&self) -> Vec<Outgoing> {
+    pub(crate) fn sent(&self) -> Vec<Outgoing> {
         self.producer.sent.lock().clone()
     }
 
     /// Writes these bytes and reads the answer until the gateway closes.
-    pub fn raw(&self, chunks: impl Iterator<Item = Vec<u8>>) -> Raw {
+    pub(crate) fn raw(&self, chunks: impl Iterator<Item = Vec<u8>>) -> Raw {
         let mut stream = TcpStream::connect(self.address).expect("listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket option");
         for chunk in chunks {
@@ -184,23 +190,23 @@ impl Drop for Edge {
 }
 
 /// What came back over a bare socket.
-pub struct Raw {
+pub(crate) struct Raw {
     pub answer: String,
 }
 
 impl Raw {
-    pub fn status(&self) -> &str {
+    pub(crate) fn status(&self) -> &str {
         self.answer.split(' ').nth(1).unwrap_or_default()
     }
 
-    pub fn problem(&self) -> Value {
+    pub(crate) fn problem(&self) -> Value {
         let body = self.answer.split("\r\n\r\n").nth(1).unwrap_or_default();
         serde_json::from_str(body).unwrap_or_else(|e| panic!("no JSON ({e}) in {:?}", self.answer))
     }
 }
 
 /// The document of a response that must be a problem.
-pub fn problem(response: Response) -> Value {
+pub(crate) fn problem(response: Response) -> Value {
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     response.json().expect("a JSON document")
 }

@@ -4,9 +4,11 @@ mod harness;
 
 use bulkhead::gateway::Limits;
 use bulkhead_actors::log::LogError;
+use bulkhead_core::ids::Round;
 use bulkhead_core::job_id::Scope;
+use bulkhead_core::jobs::{JobError, JobName, JobOutcome, Sighting};
 use bulkhead_core::time::WallMs;
-use harness::{BODY_MAX, Edge, PNG, SCOPE, Sends, problem};
+use harness::{BODY_MAX, Edge, PNG, RECORD_MAX, SCOPE, Sends, problem};
 use reqwest::blocking::{Client, multipart};
 use serde_json::{Value, json};
 use std::sync::{Arc, mpsc};
@@ -250,6 +252,67 @@ fn unknown_jobs_paths_and_methods_are_told_apart() {
     assert_eq!((wrong.status().as_u16(), wrong.headers()["allow"].to_str().ok()), (405, Some("POST")));
     let detail = "This path does not take GET; it takes POST.";
     assert_eq!(problem(wrong), classify_problem("method-not-allowed", "Method not allowed", 405, detail));
+}
+
+#[test]
+fn what_became_of_a_job_is_told() {
+    let edge = Edge::start();
+    let seen = |n: u8, outcome| {
+        let id = edge.ids.random(SCOPE, WallMs(4_000_000_000_000), [n; 10]);
+        let ended = WallMs(4_000_000_000_250);
+        let sighting = Sighting { name: JobName::Id(id), round: Round(0), accepted: id.accepted(), ended, outcome };
+        edge.jobs.see(vec![sighting]);
+        let response = edge.get(&format!("/api/results/{id}"));
+        assert_eq!(
+            (response.status().as_u16(), response.headers()["cache-control"].to_str().ok()),
+            (200, Some("no-store"))
+        );
+        let mut document: Value = response.json().expect("JSON");
+        assert_eq!(document["jobId"].take(), json!(id.to_string()));
+        document
+    };
+    let timings =
+        json!({ "accepted_ms": 4_000_000_000_000_i64, "completed_ms": 4_000_000_000_250_i64, "total_ms": 250 });
+
+    let result = r#"{"label":"7","score":0.99,"top":[{"label":"7","score":0.99}]}"#;
+    let completed = seen(1, JobOutcome::Completed(result.into()));
+    let result: Value = serde_json::from_str(result).expect("JSON");
+    assert_eq!(
+        completed,
+        json!({ "jobId": null, "status": "completed", "result": result, "error": null, "timings": timings })
+    );
+
+    let error = JobError {
+        code: "undecodable_image".into(),
+        message: "not an image".into(),
+        stage: "classify".into(),
+        class: "poison".into(),
+        attempts: "1".into(),
+    };
+    let failed = seen(2, JobOutcome::Failed(error));
+    let error = json!({ "code": "undecodable_image", "message": "not an image", "stage": "classify", "class": "poison",
+        "attempts": 1 });
+    assert_eq!(
+        failed,
+        json!({ "jobId": null, "status": "failed", "result": null, "error": error, "timings": timings })
+    );
+
+    let dropped = seen(3, JobOutcome::Dropped);
+    assert_eq!(
+        (&dropped["status"], &dropped["result"], &dropped["dropped"]),
+        (&json!("completed"), &Value::Null, &json!(true))
+    );
+}
+
+#[test]
+fn a_record_that_the_log_would_refuse_is_refused_first() {
+    let edge = Edge::start();
+    let response = edge.upload("file", [PNG, &vec![0; RECORD_MAX]].concat());
+    assert_eq!(response.status(), 413);
+    let document = problem(response);
+    assert_eq!(document["type"], "urn:bulkhead:problem:record-too-large");
+    assert!(document["detail"].as_str().unwrap_or_default().ends_with(&format!("the log takes {RECORD_MAX}.")));
+    assert_eq!(edge.sent().len(), 0);
 }
 
 #[test]

@@ -55,6 +55,10 @@ impl Producer for KafkaProducer {
             Err(error) => ready(Err(error)).boxed(),
         }
     }
+
+    fn record_bytes_max(&self, topic: &str) -> usize {
+        self.inner.shared.limits.known(topic).map_or(usize::MAX, limits::record_bytes)
+    }
 }
 
 impl Inner {

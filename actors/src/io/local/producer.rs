@@ -45,4 +45,8 @@ impl Producer for LocalProducer {
             Err(e) => ready(Err(e)).boxed(),
         }
     }
+
+    fn record_bytes_max(&self, _: &str) -> usize {
+        self.broker.limits.record_bytes_max
+    }
 }

@@ -292,6 +292,10 @@ impl Producer for FaultyProducer {
             Err(e) => ready(Err(e)).boxed(),
         }
     }
+
+    fn record_bytes_max(&self, topic: &str) -> usize {
+        self.inner.record_bytes_max(topic)
+    }
 }
 
 struct FaultyReader {
