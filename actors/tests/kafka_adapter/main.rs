@@ -7,9 +7,13 @@ mod commits;
 #[macro_use]
 #[path = "../contract/mod.rs"]
 mod contract;
+mod faults;
 mod fencing;
 mod harness;
 mod limits;
+mod membership;
+mod proxy;
+mod rebalance;
 
 mod kept {
     use bulkhead_actors::log::Log;

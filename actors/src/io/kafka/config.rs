@@ -5,7 +5,8 @@ use rdkafka::ClientConfig;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Properties that the daemon sets itself, because what it promises hangs on them; a configuration that names one is refused.
+/// Properties that the daemon sets itself, because what it promises hangs on them; a configuration that names one is
+/// refused.
 const OWNED: &[&str] = &[
     "acks",
     "allow.auto.create.topics",
@@ -87,9 +88,9 @@ pub struct KafkaConfig {
     pub properties: BTreeMap<String, String>,
     /// How members share partitions.
     pub protocol: GroupProtocol,
-    /// Joins as a static member named after the instance: back within 1 s after a SIGKILL instead of 6-8 s, but a member
-    /// that goes for good leaves its partitions unread for the session timeout. Classic protocol only: under KIP-848
-    /// the broker turns the successor away until the session has ended.
+    /// Joins as a static member named after the instance: back within 1 s after a SIGKILL instead of 6-8 s, but a
+    /// member that goes for good leaves its partitions unread for the session timeout. Classic protocol only: under
+    /// KIP-848 the broker turns the successor away until the session has ended.
     pub static_member: bool,
     /// How long one request may take on the wire; what takes longer when a transaction ends makes the producer suspect.
     pub socket_timeout: Duration,
@@ -223,7 +224,8 @@ impl KafkaConfig {
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("queue.buffering.max.kbytes", "131072")
-            // A topic that does not exist is told soon, not after the record's own time is up; ours are awaited when made.
+            // A topic that does not exist is told soon, not after the record's own time is up; ours are awaited when
+            // made.
             .set("topic.metadata.propagation.max.ms", "2000")
             // Kafka's own default for `max.message.bytes`.
             .set("message.max.bytes", "1048588");

@@ -22,8 +22,8 @@ pub(super) struct Membership {
 }
 
 impl Membership {
-    /// Does something with the client in use; `None` while there is none. Recursive, because a lane may commit while the
-    /// polling thread, which reads, too, waits for it in a revoke.
+    /// Does something with the client in use; `None` while there is none. Recursive, because a lane may commit while
+    /// the polling thread, which reads, too, waits for it in a revoke.
     pub(super) fn with<T>(&self, what: impl FnOnce(&Member) -> T) -> Option<T> {
         self.current.read_recursive().as_ref().map(what)
     }

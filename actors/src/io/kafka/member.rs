@@ -104,6 +104,7 @@ impl Member {
     ) -> Result<Vec<Fetched>, LogError> {
         let deadline = Instant::now() + wait;
         let mut pause = Duration::ZERO;
+        self.callbacks().shared.serve_idle();
         loop {
             self.serve(pause)?;
             let fetched = self.take(wanted, max)?;
@@ -316,7 +317,8 @@ impl Callbacks {
     }
 
     fn revoke(&self, partitions: &[Partition], lost: bool) {
-        self.tell(|listener| listener.revoked(partitions, lost));
+        // Guarded by itself: a partition that is gone must not be told, or read, again.
+        self.guarded(|| self.tell(|listener| listener.revoked(partitions, lost)));
         let mut splits = self.registry.splits.lock();
         for partition in partitions {
             if let Some(split) = splits.get_mut(partition) {
@@ -331,7 +333,7 @@ impl Callbacks {
         let held: Vec<Partition> =
             self.registry.splits.lock().iter().filter(|(_, s)| s.assigned).map(|(p, _)| *p).collect();
         if !held.is_empty() {
-            self.guarded(|| self.revoke(&held, true));
+            self.revoke(&held, true);
         }
     }
 

@@ -1,5 +1,5 @@
-//! The log port on Apache Kafka, by librdkafka (rdkafka). The rules that make it exactly-once are DESIGN §6, each beside
-//! the code that keeps it. Never coordinates daemons by itself: groups, transactions and partitions are Kafka's.
+//! The log port on Apache Kafka, by librdkafka (rdkafka). The rules that make it exactly-once are DESIGN §6, each
+//! beside the code that keeps it. Never coordinates daemons by itself: groups, transactions and partitions are Kafka's.
 
 mod acked;
 mod admin;
@@ -29,7 +29,7 @@ use events::{Connectivity, Events};
 use limits::Limits;
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use sender::Batching;
+use sender::{Batching, IdleProducers};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,6 +49,7 @@ struct Shared {
     probe: Mutex<Option<Arc<BaseConsumer<Events>>>>,
     /// Sees where partitions end for those who read everything.
     high_probe: Mutex<Option<Arc<BaseConsumer<Events>>>>,
+    idle: Mutex<IdleProducers>,
     counters: Counters,
 }
 
@@ -89,7 +90,8 @@ impl KafkaLog {
     /// For a cluster, which is not asked anything yet.
     ///
     /// # Errors
-    /// `Refused`, naming every property that the daemon owns, librdkafka does not know, or has a value it does not take.
+    /// `Refused`, naming every property that the daemon owns, librdkafka does not know, or has a value it does not
+    /// take.
     pub fn new(config: KafkaConfig) -> Result<Self, LogError> {
         config.check()?;
         let shared = Shared {
@@ -99,6 +101,7 @@ impl KafkaLog {
             limits: Limits::default(),
             probe: Mutex::default(),
             high_probe: Mutex::default(),
+            idle: Mutex::default(),
             counters: Counters::default(),
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -122,8 +125,8 @@ impl KafkaLog {
         }
     }
 
-    /// Initialises the transactional ids of lanes that the configuration no longer has, once at start: what they left open
-    /// is aborted now, not after the transaction timeout, and nothing of theirs can be committed any more.
+    /// Initialises the transactional ids of lanes that the configuration no longer has, once at start: what they left
+    /// open is aborted now, not after the transaction timeout, and nothing of theirs can be committed any more.
     ///
     /// # Errors
     /// As of any call; the ids before the one that failed are done.

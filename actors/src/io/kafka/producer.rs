@@ -1,5 +1,5 @@
-//! Single records, each acknowledged by itself (acks=all, idempotent). Never blocks its caller, never sends a record twice
-//! by itself.
+//! Single records, each acknowledged by itself (acks=all, idempotent). Never blocks its caller, never sends a record
+//! twice by itself.
 
 use super::Shared;
 use super::errors::log_error;

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long one wait for client events lasts while no tail has records.
 const IDLE: Duration = Duration::from_millis(2);
-/// A commit is acknowledged before its marks are in every partition. From outside that cannot be told from a transaction
-/// that is still open: marks take milliseconds, so what is not settled after this is taken to be open.
+/// A commit is acknowledged before its marks are in every partition. From outside that cannot be told from a
+/// transaction that is still open: marks take milliseconds, so what is not settled after this is taken to be open.
 const SETTLE: Duration = Duration::from_millis(500);
 
 struct Cursor {
@@ -35,7 +35,8 @@ struct Cursor {
 }
 
 impl Cursor {
-    /// librdkafka came to the last stable offset. Where that is, it only tells by the position, which counts marks, too.
+    /// librdkafka came to the last stable offset. Where that is, it only tells by the position, which counts marks,
+    /// too.
     fn ended(&mut self, client: &BaseConsumer<Events>) {
         let passed = client.position().ok().and_then(|list| {
             let offset = list.find_partition(&self.topic, self.partition.0)?.offset();

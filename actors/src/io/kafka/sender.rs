@@ -13,8 +13,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,11 @@ use std::time::{Duration, Instant};
 const DRAIN_POLL: Duration = Duration::from_micros(200);
 /// What a drain may take beyond the time after which librdkafka gives a record up by itself.
 const DRAIN_MARGIN: Duration = Duration::from_secs(2);
+
+/// How often idle producers are served.
+const IDLE_SERVED_EVERY: Duration = Duration::from_secs(1);
+/// How many events each may give then; more than librdkafka makes in that time.
+const IDLE_EVENTS_MAX: usize = 16;
 
 /// What went wrong with deliveries since the last look.
 #[derive(Default)]
@@ -156,10 +161,44 @@ impl Batching {
     }
 }
 
+/// The producers there are, so that what librdkafka tells of an idle one (log lines, lost connections) is taken from
+/// its queue, which has no bound: nobody else polls a lane that has nothing to publish.
+#[derive(Default)]
+pub(super) struct IdleProducers {
+    producers: Vec<Weak<BaseProducer<Reports>>>,
+    served: Option<Instant>,
+}
+
+impl IdleProducers {
+    fn add(&mut self, producer: &Arc<BaseProducer<Reports>>) {
+        self.producers.retain(|known| known.strong_count() > 0);
+        self.producers.push(Arc::downgrade(producer));
+    }
+}
+
+impl Shared {
+    /// Serves every producer a little, at most once a second; a group's polling thread calls this.
+    pub(super) fn serve_idle(&self) {
+        let Some(mut idle) = self.idle.try_lock() else { return };
+        if idle.served.is_some_and(|at| at.elapsed() < IDLE_SERVED_EVERY) {
+            return;
+        }
+        idle.served = Some(Instant::now());
+        for producer in idle.producers.iter().filter_map(Weak::upgrade) {
+            for _ in 0..IDLE_EVENTS_MAX {
+                producer.poll(Duration::ZERO);
+            }
+            if Arc::strong_count(&producer) == 1 {
+                self.disposal.drop_elsewhere("producer", producer);
+            }
+        }
+    }
+}
+
 /// A producer and what it has been given since the last [`Sender::start`].
 pub(super) struct Sender {
     shared: Arc<Shared>,
-    producer: BaseProducer<Reports>,
+    producer: Arc<BaseProducer<Reports>>,
     batch_bytes: usize,
     next: usize,
 }
@@ -185,6 +224,8 @@ impl Sender {
         }
         let producer = BaseProducer::from_config_and_context(&config, context)
             .map_err(|e| PublishError::Fatal(log_error("create producer", &e).to_string()))?;
+        let producer = Arc::new(producer);
+        shared.idle.lock().add(&producer);
         Ok(Self { shared: Arc::clone(shared), producer, batch_bytes, next: 0 })
     }
 
@@ -339,6 +380,6 @@ impl Sender {
     }
 
     fn reports(&self) -> &Reports {
-        rdkafka::producer::Producer::client(&self.producer).context()
+        self.producer.client().context()
     }
 }

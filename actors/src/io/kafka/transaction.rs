@@ -96,8 +96,9 @@ impl TransactionalPublisher {
         }
     }
 
-    /// Ends the transaction. An end that took a second call, or so long that librdkafka may have sent its request twice,
-    /// leaves a late twin under way that would end the *next* transaction of this producer: its outcome is unknown.
+    /// Ends the transaction. An end that took a second call, or so long that librdkafka may have sent its request
+    /// twice, leaves a late twin under way that would end the *next* transaction of this producer: its outcome is
+    /// unknown.
     fn end(&self, how: End) -> Result<(), PublishError> {
         let (wait, patience) = (self.call_wait(), self.shared.config.transaction_timeout);
         let suspect = self.shared.config.socket_timeout * 9 / 10;
@@ -181,8 +182,8 @@ impl Publisher for TransactionalPublisher {
     fn abort(&mut self) -> Result<(), PublishError> {
         let Some(sender) = self.sender.as_ref().filter(|_| self.open) else { return Ok(()) };
         if sender.is_spoilt() {
-            // librdkafka takes 7 s and more to abort over a gap in the numbering (measured); a successor's start does the
-            // same within one.
+            // librdkafka takes 7 s and more to abort over a gap in the numbering (measured); a successor's start does
+            // the same within one.
             return self.rebuild();
         }
         let outcome = sender.served(|_| self.end(End::Abort)).and_then(|ended| ended);

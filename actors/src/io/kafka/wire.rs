@@ -1,4 +1,5 @@
-//! Records as they come from and go to librdkafka. Never keeps one of its messages: they are copied, many to an allocation.
+//! Records as they come from and go to librdkafka. Never keeps one of its messages: they are copied, many to an
+//! allocation.
 
 use bulkhead_core::ids::Offset;
 use bulkhead_core::record::{Header, Record, SourceRecord};
@@ -74,7 +75,8 @@ impl Arena {
     fn copy_headers<H: Headers>(&mut self, headers: &H) -> Vec<(Range<usize>, Range<usize>)> {
         let mut spans = Vec::with_capacity(headers.count());
         for index in 0..headers.count() {
-            // rdkafka panics on a header whose name is not UTF-8; any client can send one, and it must not end the source.
+            // rdkafka panics on a header whose name is not UTF-8; any client can send one, and it must not end the
+            // source.
             match catch_unwind(AssertUnwindSafe(|| headers.try_get(index))) {
                 Ok(Some(header)) => {
                     let name = self.copy(header.key.as_bytes());
