@@ -195,6 +195,15 @@ impl Shared {
     }
 }
 
+/// Sets a flag when it goes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// A producer and what it has been given since the last [`Sender::start`].
 pub(super) struct Sender {
     shared: Arc<Shared>,
@@ -342,9 +351,9 @@ impl Sender {
             };
             let spawned = thread::Builder::new().name("kafka-reports".into()).spawn_scoped(scope, serve);
             spawned.map_err(|e| PublishError::Unknown(format!("no thread to serve deliveries: {e}")))?;
-            let answer = call(&self.producer);
-            done.store(true, Ordering::Release);
-            Ok(answer)
+            // Also where the call panics: the scope waits for its thread.
+            let _ends = Ends(&done);
+            Ok(call(&self.producer))
         })
     }
 

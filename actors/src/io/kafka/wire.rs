@@ -140,3 +140,45 @@ pub(super) fn headers(record: &Record) -> Result<Option<OwnedHeaders>, String> {
     }
     Ok(Some(owned))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Arena, headers};
+    use bulkhead_core::record::{Header, Record};
+    use rdkafka::message::{Header as KafkaHeader, Headers, OwnedHeaders};
+
+    /// The second of three has a name that is not UTF-8.
+    struct Odd(OwnedHeaders);
+
+    impl Headers for Odd {
+        fn count(&self) -> usize {
+            3
+        }
+
+        fn try_get(&self, index: usize) -> Option<KafkaHeader<'_, &[u8]>> {
+            assert!(index != 1, "what rdkafka does");
+            self.0.as_borrowed().try_get(index / 2)
+        }
+    }
+
+    #[test]
+    fn a_header_that_rdkafka_panics_on_is_left_out_and_counted() {
+        let record = Record {
+            headers: vec![Header::new("a", "1".to_owned()), Header::new("b", "2".to_owned())],
+            ..Record::default()
+        };
+        let odd = Odd(headers(&record).expect("UTF-8 names").expect("two headers"));
+        let mut arena = Arena::default();
+        let spans = arena.copy_headers(&odd);
+        assert_eq!((spans.len(), arena.take_unreadable()), (2, 1));
+        assert_eq!(&arena.bytes[..], b"a1b2");
+    }
+
+    #[test]
+    fn a_header_name_that_is_not_utf_8_is_refused() {
+        let name = bytes::Bytes::from_static(&[0xff]);
+        let record = Record { headers: vec![Header { name, value: bytes::Bytes::new() }], ..Record::default() };
+        assert!(headers(&record).is_err());
+        assert!(headers(&Record::default()).expect("none").is_none());
+    }
+}
