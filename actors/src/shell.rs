@@ -2,7 +2,7 @@
 //! supervisor. Records never travel here.
 
 use crate::clock::Clock;
-use crate::supervisor::tombstone::{Threads, Tombstone};
+use crate::supervisor::tombstone::{Census, Tombstone};
 use bulkhead_core::ids::Incarnation;
 pub use bulkhead_core::supervisor::{Beat, Charge, Exit, Signal};
 use futures::future::LocalBoxFuture;
@@ -60,8 +60,8 @@ struct Inner {
     hooks: Mutex<Vec<Hook>>,
     /// The lifelines of a supervisor's children.
     below: Mutex<Vec<Weak<Self>>>,
+    census: Arc<Census>,
     /// Whether a thread runs on it, for the count of abandoned ones.
-    threads: Arc<Threads>,
     on_thread: Mutex<bool>,
     tomb: OnceLock<Weak<Tombstone>>,
 }
@@ -71,7 +71,7 @@ struct Inner {
 pub struct Lifeline(Arc<Inner>);
 
 impl Lifeline {
-    pub(crate) fn new(incarnation: Incarnation, clock: Clock, threads: Arc<Threads>) -> Self {
+    pub(crate) fn new(incarnation: Incarnation, clock: Clock, census: Arc<Census>) -> Self {
         Self(Arc::new(Inner {
             incarnation,
             clock,
@@ -80,7 +80,7 @@ impl Lifeline {
             idle: AtomicBool::new(false),
             hooks: Mutex::new(Vec::new()),
             below: Mutex::new(Vec::new()),
-            threads,
+            census,
             on_thread: Mutex::new(false),
             tomb: OnceLock::new(),
         }))
@@ -94,7 +94,7 @@ impl Lifeline {
 
     /// The lifeline of a child: it is cut with this one.
     pub(crate) fn child(&self, incarnation: Incarnation) -> Self {
-        let child = Self::new(incarnation, self.0.clock.clone(), Arc::clone(&self.0.threads));
+        let child = Self::new(incarnation, self.0.clock.clone(), Arc::clone(&self.0.census));
         let mut below = self.0.below.lock();
         below.retain(|line| line.strong_count() > 0);
         below.push(Arc::downgrade(&child.0));
@@ -193,7 +193,7 @@ impl Lifeline {
         let on_thread = self.0.on_thread.lock();
         let cut = self.0.word.send_if_modified(|word| !std::mem::replace(&mut word.over, true));
         if cut && *on_thread {
-            self.0.threads.abandon();
+            self.0.census.thread_is_abandoned();
         }
         drop(on_thread);
         if let Some(tomb) = self.0.tomb.get().and_then(Weak::upgrade) {
@@ -210,13 +210,13 @@ impl Lifeline {
 
     pub(crate) fn thread_begins(&self) {
         *self.0.on_thread.lock() = true;
-        self.0.threads.begin();
+        self.0.census.thread_begins();
     }
 
     pub(crate) fn thread_ends(&self) {
         let mut on_thread = self.0.on_thread.lock();
         *on_thread = false;
-        self.0.threads.end(!self.current());
+        self.0.census.thread_ends(!self.current());
     }
 }
 

@@ -1,6 +1,6 @@
 //! The actor that hosts one incarnation's body, on a thread or as a task. Never decides what comes after it.
 
-use super::tombstone::{Tombstone, catch, last_panic};
+use super::tombstone::{Census, Tombstone, catch, last_panic};
 use crate::shell::{Body, Exit, Lifeline, Signal, TaskBody, ThreadBody};
 use actix::prelude::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use bulkhead_core::fault::Fault;
@@ -14,11 +14,13 @@ pub(super) struct Cell {
     body: Option<Body>,
     lifeline: Lifeline,
     tomb: Arc<Tombstone>,
+    census: Arc<Census>,
 }
 
 impl Cell {
-    pub(super) const fn new(path: String, body: Body, lifeline: Lifeline, tomb: Arc<Tombstone>) -> Self {
-        Self { path, body: Some(body), lifeline, tomb }
+    pub(super) fn new(path: String, body: Body, lifeline: Lifeline, tomb: Arc<Tombstone>, census: Arc<Census>) -> Self {
+        census.actor_begins();
+        Self { path, body: Some(body), lifeline, tomb, census }
     }
 
     fn run_thread(&self, run: ThreadBody, ctx: &mut Context<Self>) {
@@ -73,6 +75,12 @@ impl Actor for Cell {
             Some(Body::Task(run)) => self.run_task(run, ctx),
             None => ctx.stop(),
         }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        self.census.actor_ends();
     }
 }
 

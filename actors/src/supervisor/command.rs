@@ -3,6 +3,7 @@
 use super::spec::ChildSpec;
 use actix::prelude::Message;
 use bulkhead_core::supervisor::Signal;
+use tokio::sync::oneshot;
 
 /// A change to a supervisor's children. Children are named by their whole path.
 #[derive(Message, Debug)]
@@ -11,6 +12,8 @@ pub(super) enum Command {
     Add(Box<ChildSpec>),
     Remove(String, Signal),
     Kill(String),
+    /// Answered when it is taken, to show that the supervisor's loop turns.
+    Ping(oneshot::Sender<()>),
 }
 
 /// Why a command was not taken.

@@ -6,7 +6,7 @@ use super::command::Command;
 use super::registry::Registry;
 use super::root::RootExit;
 use super::spec::{Child, ChildSpec, StateFn, SupervisorSpec};
-use super::tombstone::{Report, Threads, Tombstone, catch, falling};
+use super::tombstone::{Census, Report, Tombstone, catch, falling};
 use crate::clock::Clock;
 use crate::shell::{Exit, Lifeline, Signal};
 use actix::prelude::{Actor, ActorContext, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
@@ -29,7 +29,7 @@ pub(super) struct Env {
     pub(super) clock: Clock,
     /// Machines count from here, on tokio's clock: their timers run on it.
     pub(super) epoch: Instant,
-    pub(super) threads: Arc<Threads>,
+    pub(super) census: Arc<Census>,
     pub(super) abandoned_max: usize,
     pub(super) exit: watch::Sender<Option<RootExit>>,
 }
@@ -75,6 +75,7 @@ impl Node {
         tomb: Arc<Tombstone>,
     ) -> Self {
         let (reports, inbox) = mpsc::unbounded_channel();
+        env.census.actor_begins();
         Self {
             path,
             prefix,
@@ -93,6 +94,16 @@ impl Node {
             ended: false,
             first: spec.children,
         }
+    }
+
+    /// Starts the actor; commands may be sent to it from now on.
+    pub(super) fn launch(self) {
+        let (env, path) = (Arc::clone(&self.env), self.path.clone());
+        let node = Self::create(|ctx| {
+            ctx.set_mailbox_capacity(MAILBOX);
+            self
+        });
+        env.registry.control(&path, node.recipient());
     }
 
     fn now(&self) -> Now {
@@ -167,12 +178,12 @@ impl Node {
         tracing::debug!(actor = path, incarnation = life.incarnation.0, "started");
         let kind = match child {
             Child::Body(body) => {
-                Cell::new(path.clone(), body, lifeline, tomb).start();
+                Cell::new(path.clone(), body, lifeline, tomb, Arc::clone(&self.env.census)).start();
                 Kind::Worker
             }
             Child::Supervisor(spec) => {
                 let prefix = format!("{path}/");
-                Self::new(path.clone(), prefix, spec, Arc::clone(&self.env), lifeline, tomb).start();
+                Self::new(path.clone(), prefix, spec, Arc::clone(&self.env), lifeline, tomb).launch();
                 Kind::Supervisor
             }
         };
@@ -215,7 +226,7 @@ impl Node {
         tracing::error!(actor = entry.path, incarnation = life.incarnation.0, "abandoned: it ignores its kill");
         let exit = entry.verdict.take().unwrap_or(Exit::Hung);
         todo.push_back(self.exited(life, exit, false));
-        let abandoned = self.env.threads.abandoned();
+        let abandoned = self.env.census.abandoned();
         if abandoned > self.env.abandoned_max {
             self.env.exit.send_if_modified(|exit| {
                 let first = exit.is_none();
@@ -291,8 +302,6 @@ impl Actor for Node {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(MAILBOX);
-        self.env.registry.control(&self.path, ctx.address().recipient());
         self.env.registry.own_state(&self.path, SupervisorState::Running);
         if let Some(mut inbox) = self.inbox.take() {
             ctx.add_stream(futures::stream::poll_fn(move |cx| inbox.poll_recv(cx)));
@@ -363,6 +372,11 @@ impl Handler<Command> for Node {
                     self.drive(Event::Kill(id), ctx);
                 }
             }
+            Command::Ping(answer) => {
+                if answer.send(()).is_err() {
+                    tracing::debug!("whoever asked has stopped waiting");
+                }
+            }
         }
     }
 }
@@ -379,5 +393,6 @@ impl Drop for Node {
             }
             self.env.registry.remove(&entry.path);
         }
+        self.env.census.actor_ends();
     }
 }

@@ -4,17 +4,17 @@ use super::command::{Command, ControlError};
 use super::node::{Env, Node};
 use super::registry::{ActorView, Registry};
 use super::spec::{ChildSpec, SupervisorSpec};
-use super::tombstone::{Report, Threads, Tombstone, note_panics};
+use super::tombstone::{Census, Report, Tombstone, note_panics};
 use crate::clock::Clock;
 use crate::shell::{Exit, Lifeline, Signal};
-use actix::prelude::{Actor, Recipient, SendError};
+use actix::prelude::{Recipient, SendError};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::Incarnation;
 use bulkhead_core::supervisor::{ChildId, ChildState, Kind, Life};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Abandoned threads that a process bears: each holds a stack and whatever it hangs in.
@@ -64,13 +64,13 @@ impl Root {
     #[must_use]
     pub fn start_with(spec: SupervisorSpec, options: RootOptions) -> RootHandle {
         note_panics();
-        let threads = Arc::new(Threads::default());
+        let census = Arc::new(Census::default());
         let path = spec.id.clone();
         let env = Arc::new(Env {
             registry: Registry::default(),
             clock: options.clock.clone(),
             epoch: Instant::now(),
-            threads: Arc::clone(&threads),
+            census: Arc::clone(&census),
             abandoned_max: options.abandoned_max,
             exit: watch::Sender::new(None),
         });
@@ -78,12 +78,12 @@ impl Root {
         env.registry.built(&path, Incarnation::FIRST, env.clock.wall());
         env.registry.kind(&path, Kind::Supervisor);
         env.registry.states([(&*path, ChildState::Running)].into_iter());
-        let lifeline = Lifeline::new(Incarnation::FIRST, options.clock, threads);
+        let lifeline = Lifeline::new(Incarnation::FIRST, options.clock, census);
         let (reports, inbox) = mpsc::unbounded_channel();
         let life = Life { child: ChildId(0), incarnation: Incarnation::FIRST };
         let tomb = Tombstone::new(life, reports, None);
         let kill_grace = spec.kill_grace;
-        Node::new(path.clone(), String::new(), spec, Arc::clone(&env), lifeline.clone(), tomb).start();
+        Node::new(path.clone(), String::new(), spec, Arc::clone(&env), lifeline.clone(), tomb).launch();
         let handle = RootHandle { env, lifeline, path };
         actix_rt::spawn(watch_root(handle.clone(), inbox, kill_grace));
         handle
@@ -231,16 +231,29 @@ impl RootHandle {
         said.unwrap_or_else(|| RootExit::Panicked("nobody is left to say how the tree ended".to_owned()))
     }
 
+    /// Answers when the root's loop has turned: what does not answer in time is not alive. `false`: it is gone, or
+    /// too busy to be asked.
+    pub async fn turns(&self) -> bool {
+        let (answer, turned) = oneshot::channel();
+        self.command(&self.path, Command::Ping(answer)).is_ok() && turned.await.is_ok()
+    }
+
+    /// Actix actors that have not ended, of supervisors and children.
+    #[must_use]
+    pub fn live_actors(&self) -> usize {
+        self.env.census.actors()
+    }
+
     /// Bodies on threads that have not ended, abandoned ones among them.
     #[must_use]
     pub fn threads(&self) -> usize {
-        self.env.threads.running()
+        self.env.census.threads()
     }
 
     /// Abandoned threads: those that have not ended, and all there ever were.
     #[must_use]
     pub fn abandoned(&self) -> (usize, usize) {
-        (self.env.threads.abandoned(), self.env.threads.abandoned_total())
+        (self.env.census.abandoned(), self.env.census.abandoned_total())
     }
 }
 

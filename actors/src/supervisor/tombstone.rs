@@ -61,34 +61,48 @@ impl Drop for Tombstone {
     }
 }
 
-/// Counts the threads under one root.
+/// Counts what lives under one root.
 #[derive(Debug, Default)]
-pub(crate) struct Threads {
-    running: AtomicUsize,
+pub(crate) struct Census {
+    actors: AtomicUsize,
+    threads: AtomicUsize,
     abandoned: AtomicUsize,
     abandoned_total: AtomicUsize,
 }
 
-impl Threads {
-    pub(crate) fn begin(&self) {
-        self.running.fetch_add(1, Ordering::SeqCst);
+impl Census {
+    pub(crate) fn actor_begins(&self) {
+        self.actors.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn end(&self, was_abandoned: bool) {
+    pub(crate) fn actor_ends(&self) {
+        self.actors.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Actix actors, of supervisors and children.
+    pub(crate) fn actors(&self) -> usize {
+        self.actors.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn thread_begins(&self) {
+        self.threads.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn thread_ends(&self, was_abandoned: bool) {
         if was_abandoned {
             self.abandoned.fetch_sub(1, Ordering::SeqCst);
         }
-        self.running.fetch_sub(1, Ordering::SeqCst);
+        self.threads.fetch_sub(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn thread_is_abandoned(&self) {
         self.abandoned.fetch_add(1, Ordering::SeqCst);
         self.abandoned_total.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Bodies on threads that have not ended, abandoned ones among them.
-    pub(crate) fn running(&self) -> usize {
-        self.running.load(Ordering::SeqCst)
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.load(Ordering::SeqCst)
     }
 
     /// Abandoned threads that have not ended.

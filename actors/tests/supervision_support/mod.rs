@@ -226,5 +226,5 @@ pub fn last_restart(root: &RootHandle, path: &str) -> String {
 pub fn assert_nobody_left(root: &RootHandle) {
     assert_eq!(root.actors(), []);
     assert_eq!(root.tree(), serde_json::Value::Null);
-    assert_eq!(root.threads(), 0, "threads of bodies");
+    assert_eq!((root.live_actors(), root.threads()), (0, 0), "actors and threads of bodies");
 }
