@@ -20,8 +20,8 @@ pub enum Child {
 /// Builds an incarnation; nothing of the one before is left over. Runs on the supervisor's thread: what takes time or
 /// blocks belongs into the body.
 pub type StartFn = Box<dyn Fn(Incarnation) -> Result<Child, Fault> + Send>;
-/// Runs after an incarnation's end and before the next one is built: takes loans back, says whom the exit is charged to.
-/// What it says of exits that were ordered, and of incarnations that could not be built, is not asked.
+/// Runs after an incarnation's end and before the next one is built: takes loans back, says whom the exit is charged
+/// to. Its word does not count for exits that were ordered (nobody) and incarnations that could not be built (a crash).
 pub type ExitFn = Box<dyn Fn(Incarnation, &Exit) -> Charge + Send>;
 /// Fields to show beside a child in the tree, a JSON object; called on the reader's thread.
 pub type ObserveFn = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
