@@ -1,9 +1,7 @@
 //! Turns the checked config into what the engine and the gateway are built from. Never starts anything.
 
-use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
-use crate::config::{Config, Pipeline, pipeline, route};
-use crate::gateway::route::{Accept, Action, Body, Key, Results, Route};
-use actix_web::http::Method;
+use crate::config::text::KeyFrom;
+use crate::config::{Config, Pipeline, pipeline};
 use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::{
@@ -11,10 +9,9 @@ use bulkhead_actors::pipeline::{
 };
 use bulkhead_core::cut::CutLimits;
 use bulkhead_core::lane::LaneLimits;
-use bulkhead_core::ledger::{Claimer, KeySource};
+use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
 use bulkhead_core::partition::PartitionLimits;
-use bulkhead_core::record::ID_HEADER;
 use bulkhead_core::retry::RetryPolicy;
 use std::path::Path;
 use std::sync::Arc;
@@ -179,50 +176,4 @@ fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
         topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));
     }
     topics
-}
-
-/// Finds dropped jobs in the ledger, which names them by their claims: possible where a job's id is its key.
-fn claimer(pipeline: &Pipeline) -> Option<Claimer> {
-    let source = key_source(&pipeline.ledger.as_ref()?.key.0);
-    let by_id = source == KeySource::Header(ID_HEADER.to_owned());
-    by_id.then(|| Claimer::new(&pipeline.name.0, &pipeline.source.topic.0, source))
-}
-
-/// The gateway's routes.
-pub(super) fn routes(config: &Config) -> Vec<Route> {
-    config
-        .pipelines
-        .iter()
-        .flat_map(|pipeline| pipeline.routes.iter().map(|route| self::route(config, pipeline, route)))
-        .collect()
-}
-
-fn route(config: &Config, pipeline: &Pipeline, route: &route::Route) -> Route {
-    let method = match route.method {
-        route::Method::Get => Method::GET,
-        route::Method::Post => Method::POST,
-        route::Method::Put => Method::PUT,
-    };
-    let action = match &route.does {
-        route::RouteKind::Produce(produce) => Action::Accept(Accept {
-            pipeline: Arc::from(&*produce.pipeline.0),
-            topic: Arc::from(&*pipeline.source.topic.0),
-            body: match &produce.content {
-                ContentFrom::Body => Body::Whole,
-                ContentFrom::Field(field) => Body::File { field: field.clone() },
-            },
-            body_bytes_max: produce.body_max.bytes(),
-            accept: Vec::new(),
-            key: match &produce.key {
-                RouteKeyFrom::Id => Key::JobId,
-                RouteKeyFrom::Header(name) => Key::Header(name.clone()),
-            },
-        }),
-        route::RouteKind::Results(results) => Action::Results(Results {
-            pipeline: Arc::from(&*results.pipeline.0),
-            variable: results.variable.clone(),
-            claims: config.pipelines.iter().find(|of| of.name == results.pipeline).and_then(claimer),
-        }),
-    };
-    Route { method, path: route.path.0.clone(), action }
 }

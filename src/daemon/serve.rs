@@ -7,7 +7,7 @@ use super::{Opened, assemble};
 use crate::admin::{self, AdminDeps};
 use crate::config::Config;
 use crate::exit::Exit;
-use crate::gateway::{self, GatewayDeps};
+use crate::gateway::{self, GatewayDeps, table};
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
@@ -224,7 +224,8 @@ fn job_topics(pipeline: &Pipeline) -> Vec<(Arc<str>, Source)> {
     let spec = pipeline.spec();
     let mut topics = vec![(Arc::clone(&spec.dlq.topic), Source::DeadLetters)];
     topics.extend(spec.output.as_ref().map(|output| (Arc::clone(&output.topic), Source::Results)));
-    topics.extend(spec.ledger.as_ref().map(|ledger| (Arc::clone(&ledger.topic), Source::Ledger)));
+    let ledger = spec.ledger.as_ref().filter(|ledger| table::names_jobs(&ledger.key));
+    topics.extend(ledger.map(|ledger| (Arc::clone(&ledger.topic), Source::Ledger)));
     topics
 }
 
@@ -234,11 +235,8 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
     let secret = opened.data.secret(config.daemon.jobs.secret.as_ref()).map_err(|why| why.to_string())?;
     let ids = JobIds::new(secret.expose().as_bytes());
     let producer = opened.log.producer().map_err(|why| why.to_string())?;
-    let limits = gateway::Limits {
-        requests_max: config.daemon.http.requests_max as usize,
-        body_timeout: config.daemon.http.timeout.0,
-        ..gateway::Limits::default()
-    };
+    let limits = table::limits(&config.daemon);
+    let shutdown = limits.drain;
     let deps = GatewayDeps {
         ids,
         producer,
@@ -247,11 +245,11 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         clock: parts.clock.clone(),
         limits,
     };
-    let routes = assemble::routes(config);
+    let routes = table::routes(&config.pipelines);
     let mut spec = ChildSpec::body("gateway", move |_| {
         let (listener, routes, deps) = (Arc::clone(&listener), routes.clone(), deps.clone());
         Body::thread(move |lifeline| gateway::run(&lifeline, &listener, routes, deps))
     });
-    spec.shutdown = gateway::Limits::default().drain;
+    spec.shutdown = shutdown;
     Ok(spec)
 }

@@ -67,14 +67,14 @@ fn accept(pipeline: &Pipeline, produce: &Produce) -> Accept {
     }
 }
 
-/// Whether this pipeline's ledger tells of jobs: its key is the record's id.
+/// Whether a ledger of these keys tells what became of jobs: they are the records' ids.
 #[must_use]
-pub fn ledger_tells_of_jobs(pipeline: &Pipeline) -> bool {
-    let key = pipeline.ledger.as_ref().map(|ledger| &ledger.key.0);
-    matches!(key, Some(KeyFrom::Header(name)) if name == ID_HEADER)
+pub fn names_jobs(key: &KeySource) -> bool {
+    matches!(key, KeySource::Header(name) if name == ID_HEADER)
 }
 
 fn claims(pipeline: &Pipeline) -> Option<Claimer> {
-    let id = KeySource::Header(ID_HEADER.to_owned());
-    ledger_tells_of_jobs(pipeline).then(|| Claimer::new(&pipeline.name.0, &pipeline.source.topic.0, id))
+    let KeyFrom::Header(name) = &pipeline.ledger.as_ref()?.key.0 else { return None };
+    let key = KeySource::Header(name.clone());
+    names_jobs(&key).then(|| Claimer::new(&pipeline.name.0, &pipeline.source.topic.0, key))
 }
