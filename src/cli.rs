@@ -28,7 +28,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the pipelines of a config until SIGTERM or SIGINT; then finish what is in flight (a second signal stops at once)
+    /// Run the pipelines of a config until SIGTERM or SIGINT; then finish what is in flight (a second signal stops at
+    /// once)
     Run(RunArgs),
     /// Check a config and tell all of its problems at once
     Check(CheckArgs),

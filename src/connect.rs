@@ -27,16 +27,15 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
     }
     for pipeline in &config.pipelines {
         for (topic, partitions, is_fixed) in topics(pipeline) {
-            let wanted = pipeline.source.partitions;
             match log.topic(&topic) {
                 Ok(Some(info)) if is_fixed && info.partitions != partitions => findings.problems.push(format!(
-                    "pipeline {}: topic {topic} has {} partitions, the config says {wanted} (source.partitions); the ledger \
-                     and the order of records rest on that number, so change the config, or drain and recreate the topic",
+                    "pipeline {}: topic {topic} has {} partitions, source.partitions says {partitions}; ledger and order \
+                     rest on it: change the config, or drain and recreate the topic",
                     pipeline.name, info.partitions
                 )),
                 Ok(Some(_)) => {}
                 Ok(None) => findings.notes.push(format!(
-                    "pipeline {}: topic {topic} does not exist yet; `bulkhead run` creates it with {partitions} partitions",
+                    "note: pipeline {}: `bulkhead run` creates topic {topic} with {partitions} partitions",
                     pipeline.name
                 )),
                 Err(why) => findings.problems.push(said(pipeline, &topic, &why)),

@@ -1,4 +1,5 @@
-//! The data directory: locked by one process, with the instance's name and the job secret that were drawn in it. Never shared.
+//! The data directory: locked by one process, with the instance's name and the job secret that were drawn in it. Never
+//! shared.
 
 use crate::config::secret::Secret;
 use crate::config::text::Name;

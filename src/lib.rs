@@ -1,5 +1,5 @@
-//! bulkhead, the daemon: configuration, steps, gateway and admin around the engine. Never holds engine logic: that is in
-//! `bulkhead-core` and `bulkhead-actors`.
+//! bulkhead, the daemon: configuration, steps, gateway and admin around the engine. Never holds engine logic: that is
+//! in `bulkhead-core` and `bulkhead-actors`.
 
 pub mod admin;
 pub mod cli;

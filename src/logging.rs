@@ -1,5 +1,5 @@
-//! Where log lines go: the console (for people, or JSON) and a rotating file (JSON). Never blocks the one who logs, never
-//! logs a payload: a record's way is followed by the fields `id`, `partition` and `offset`.
+//! Where log lines go: the console (for people, or JSON) and a rotating file (JSON). Never blocks the one who logs,
+//! never logs a payload: a record's way is followed by the fields `id`, `partition` and `offset`.
 
 mod rotate;
 
@@ -22,7 +22,7 @@ use tracing_subscriber::{Layer, Registry};
 /// The log file's name in the data directory.
 pub const FILE: &str = "bulkhead.log";
 
-const LEVELS: &[(&str, LevelFilter)] = &[
+const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
     ("error", LevelFilter::ERROR),
     ("warn", LevelFilter::WARN),
@@ -98,7 +98,8 @@ fn json<S: Subscriber + for<'a> LookupSpan<'a>>(writer: NonBlocking) -> Box<dyn 
     layer().json().flatten_event(true).with_span_list(false).with_writer(writer).boxed()
 }
 
-/// What is logged: `LEVEL`, or `LEVEL,MODULE=LEVEL,…`. Stricter than tracing's own, for which a misspelt level is a module.
+/// What is logged: `LEVEL`, or `LEVEL,MODULE=LEVEL,…`. Stricter than tracing's own, for which a misspelt level is a
+/// module.
 ///
 /// # Errors
 /// What would be right.

@@ -11,14 +11,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// The daemon: its addresses, its data directory, its log and its limits. Every key has a default; the file may be absent.
+/// The daemon: its addresses, its data directory, its log and its limits. Every key has a default; the file may be
+/// absent.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Daemon {
     /// The version of this format.
     pub version: Version,
-    /// What tells this daemon from others of the same pipelines; part of `transactional.id`, so it must be stable across
-    /// restarts and unique at any time. Absent: drawn once and kept in the data directory. Flag: `--instance`.
+    /// What tells this daemon from others of the same pipelines; part of `transactional.id`, so it must be stable
+    /// across restarts and unique at any time. Absent: drawn once and kept in the data directory. Flag: `--instance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Name>,
     /// Where the daemon keeps its files.
@@ -60,8 +61,8 @@ pub struct OnnxRuntime {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Data {
-    /// The data directory: caches, the embedded log, the generated secret, `bulkhead.log`. It is locked while the daemon
-    /// runs. A relative path starts at the working directory. Flag: `--data`.
+    /// The data directory: caches, the embedded log, the generated secret, `bulkhead.log`. It is locked while the
+    /// daemon runs. A relative path starts at the working directory. Flag: `--data`.
     pub dir: PathBuf,
 }
 
@@ -127,8 +128,8 @@ pub struct Kafka {
     /// How many replicas a topic gets that the daemon creates.
     #[schemars(range(min = 1, max = 32_767))]
     pub replicas: i32,
-    /// librdkafka's own properties for every client, e.g. `"security.protocol" = "SASL_SSL"`. Those that the daemon's guarantees
-    /// rest on are refused by name. A password comes from `"file:PATH"` or a `"${VARIABLE}"`.
+    /// librdkafka's own properties for every client, e.g. `"security.protocol" = "SASL_SSL"`. Those that the daemon's
+    /// guarantees rest on are refused by name. A password comes from `"file:PATH"` or a `"${VARIABLE}"`.
     pub properties: BTreeMap<String, Property>,
 }
 
@@ -144,7 +145,8 @@ impl Default for Kafka {
     }
 }
 
-/// The value of a librdkafka property; a number or a truth value becomes its text. Its `Debug` is hidden, as it may be a password.
+/// The value of a librdkafka property; a number or a truth value becomes its text. Its `Debug` is hidden, as it may be
+/// a password.
 #[derive(Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Property(pub String);
@@ -224,8 +226,8 @@ impl Default for LogFile {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {
-    /// What job ids are authenticated with: the same on every gateway. `"file:PATH"` or `"${VARIABLE}"`, at least 16 bytes. Absent: drawn
-    /// once and kept in the data directory, which is enough for one daemon.
+    /// What job ids are authenticated with: the same on every gateway. `"file:PATH"` or `"${VARIABLE}"`, at least 16
+    /// bytes. Absent: drawn once and kept in the data directory, which is enough for one daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// How many jobs are kept; at the limit the oldest leaves.

@@ -36,6 +36,11 @@ impl Document {
         self.places.insert(path.to_owned(), Place { span, is_shown });
     }
 
+    /// Whether the file has the key.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.places.contains_key(path)
+    }
+
     /// Whether the value has a variable in it.
     pub(super) fn is_varied(&self, path: &str) -> bool {
         self.places
@@ -74,8 +79,12 @@ impl Document {
         self.bad.insert(path.to_owned());
     }
 
-    /// Whether the key, or one inside its value, has a problem already.
+    /// Whether the key, one inside its value or one around it has a problem already.
     pub(super) fn is_bad(&self, path: &str) -> bool {
+        let mut around = path.match_indices(['.', '[']).map(|(end, _)| &path[..end]);
+        if around.any(|around| self.bad.contains(around)) {
+            return true;
+        }
         let inside =
             |bad: &String| bad.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
         self.bad.range(path.to_owned()..).take_while(|bad| bad.starts_with(path)).any(inside)

@@ -1,4 +1,5 @@
-//! Reads the files of a config directory. Every problem of every file is found in one go. Never returns a config that has one.
+//! Reads the files of a config directory. Every problem of every file is found in one go. Never returns a config that
+//! has one.
 
 use super::check::{self, Loaded};
 use super::daemon::Daemon;
@@ -143,6 +144,7 @@ impl Loader<'_> {
         match serde_json::from_value(json) {
             Ok(file) => Some((document, file)),
             Err(why) => {
+                let why = format!("fits the schema, but not its type ({why}): this is a bug in bulkhead");
                 self.problems.push(document.problem_at(0, why));
                 None
             }

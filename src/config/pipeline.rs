@@ -52,8 +52,8 @@ pub struct PipelineSection {
     /// How results are committed.
     #[serde(default)]
     pub lane: Lane,
-    /// How long a partition that is taken away may take to finish what is in flight: at least `"1.5s"` (healthy commits can
-    /// stall a second) and below half of `kafka.session_timeout`.
+    /// How long a partition that is taken away may take to finish what is in flight: at least `"1.5s"` (healthy commits
+    /// can stall a second) and below half of `kafka.session_timeout`.
     #[serde(default = "drain")]
     pub drain: Period,
     /// How often its actors may crash without a record being to blame before the pipeline is `failed`.
@@ -235,7 +235,8 @@ pub struct Lane {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub count: Option<u32>,
-    /// How long finished batches are gathered into one transaction while more are on their way; none waits where none is.
+    /// How long finished batches are gathered into one transaction while more are on their way; none waits where none
+    /// is.
     pub commit_interval: Period,
     /// How many records a transaction has at most, within a batch.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -352,12 +353,13 @@ pub enum Isolation {
     /// The process: a panic costs the worker, native code that crashes costs the daemon.
     #[default]
     Thread,
-    /// Nothing (not in this version).
+    /// Nothing: native code that crashes costs the worker.
+    #[schemars(extend("x-not-yet" = true))]
     Process,
 }
 
-/// How transient failures are tried again: after a random part of a delay that grows from `initial` by `factor` up to `max`.
-/// What is still failing after `max_elapsed` or `attempts` is rejected.
+/// How transient failures are tried again: after a random part of a delay that grows from `initial` by `factor` up to
+/// `max`. What is still failing after `max_elapsed` or `attempts` is rejected.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {

@@ -1,4 +1,5 @@
-//! What is wrong with a config, told so that it can be put right: where, what, why, what would be valid. Never holds a secret's value.
+//! What is wrong with a config, told so that it can be put right: where, what, why, what would be valid. Never holds a
+//! secret's value.
 
 use std::fmt;
 

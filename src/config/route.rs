@@ -52,7 +52,8 @@ impl Method {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProduceFile {
-    /// Where the record's key comes from. With the job id, requests of one `Idempotency-Key` lie in one partition, as dedupe needs it.
+    /// Where the record's key comes from. With the job id, requests of one `Idempotency-Key` lie in one partition, as
+    /// dedupe needs it.
     #[serde(default = "job_id")]
     pub key: RouteKey,
     /// What becomes the record's value.
@@ -87,9 +88,11 @@ pub enum Reply {
     /// 202 with the job id, once the log has the record for good.
     #[default]
     Accepted,
-    /// After the ledger's verdict (not in this version).
+    /// After the ledger's verdict.
+    #[schemars(extend("x-not-yet" = true))]
     Claimed,
-    /// After the outcome (not in this version).
+    /// After the outcome.
+    #[schemars(extend("x-not-yet" = true))]
     Result,
 }
 

@@ -1,5 +1,5 @@
-//! The JSON Schema of the config files, made from their types: what a file is checked against and what editors complete by.
-//! Never written by hand.
+//! The JSON Schema of the config files, made from their types: what a file is checked against and what editors complete
+//! by. Never written by hand.
 
 use super::daemon::Daemon;
 use super::pipeline::PipelineFile;

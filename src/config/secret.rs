@@ -9,8 +9,8 @@ use std::path::Path;
 /// The JSON Schema format of secrets; what has it is never shown.
 pub(crate) const FORMAT: &str = "secret";
 
-/// A value that is never printed: `"file:PATH"` reads it from a file (without its last line break), `"${VARIABLE}"` from the
-/// environment.
+/// A value that is never printed: `"file:PATH"` reads it from a file (without its last line break), `"${VARIABLE}"`
+/// from the environment.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);

@@ -1,5 +1,6 @@
-//! Holds a file against the JSON Schema of its type and finds everything that does not fit, with its place; what does not fit is
-//! replaced by a stand-in, so that the rest can still be checked. Never stops at the first problem, never judges one value by another.
+//! Holds a file against the JSON Schema of its type and finds everything that does not fit, with its place; what does
+//! not fit is replaced by a stand-in, so that the rest can still be checked. Never stops at the first problem, never
+//! judges one value by another.
 
 use super::document::Document;
 use super::formats;
@@ -95,7 +96,7 @@ impl<'a> Walk<'a> {
                 let what = first_sentence(schema, self.resolve(schema));
                 self.bad::<()>(&join(path, name), format_args!("is missing{what}"));
             }
-            json.insert(name.to_owned(), self.stand_in(schema));
+            json.insert(name.to_owned(), self.stand_in(schema, &join(path, name)));
         }
         Json::Object(json)
     }
@@ -104,7 +105,7 @@ impl<'a> Walk<'a> {
     fn tagged(&mut self, table: &DeTable<'_>, tags: &[(&'a str, &'a Json)], path: &str) -> Option<Json> {
         let names = || tags.iter().map(|(name, _)| *name);
         if table.len() != 1 {
-            let problem = self.document.problem(path, "has exactly one key, which says what it is");
+            let problem = self.document.problem(path, "must have exactly one key, which says what it is");
             return self.report(path, problem.choices("", names()));
         }
         let (key, value) = table.iter().next()?;
@@ -131,8 +132,9 @@ impl<'a> Walk<'a> {
         }
         let mut json = Vec::with_capacity(values.len());
         for (index, value) in values.iter().enumerate() {
-            let element = self.value(value, items, &format!("{path}[{index}]"));
-            json.push(element.unwrap_or_else(|| self.stand_in(items)));
+            let path = format!("{path}[{index}]");
+            let element = self.value(value, items, &path);
+            json.push(element.unwrap_or_else(|| self.stand_in(items, &path)));
         }
         Some(Json::Array(json))
     }
@@ -146,7 +148,9 @@ impl<'a> Walk<'a> {
             if choices.contains(&text.as_str()) {
                 return Some(Json::String(text));
             }
-            let problem = self.document.problem(path, "is none of the choices");
+            let is_later = later(schema).any(|choice| choice == text);
+            let why = if is_later { "comes with a later version" } else { "is none of the choices" };
+            let problem = self.document.problem(path, why);
             return self.report(path, problem.choices(&text, choices));
         }
         if !is_type(schema, "string") {
@@ -180,15 +184,19 @@ impl<'a> Walk<'a> {
         }
         let (min, max) = formats::integer_bounds(schema);
         if number < min || number > max {
-            return self.bad(path, outside(&min, &max));
+            let is_open = max == i64::MAX.into();
+            let why = if is_open { format!("must be at least {min}") } else { outside(&min, &max) };
+            return self.bad(path, why);
         }
         i64::try_from(number).ok().map(Json::from)
     }
 
     fn float(&mut self, number: f64, schema: &'a Json, path: &str) -> Option<Json> {
         if !is_type(schema, "number") {
-            return self
-                .bad(path, formats::hint(schema, &number.to_string()).unwrap_or_else(|| expected(schema, "a number")));
+            return self.bad(
+                path,
+                formats::hint(schema, &number.to_string()).unwrap_or_else(|| expected(schema, "a decimal number")),
+            );
         }
         let bound = |name: &str, or: f64| schema.get(name).and_then(Json::as_f64).unwrap_or(or);
         let (min, max) = (bound("minimum", f64::MIN), bound("maximum", f64::MAX));
@@ -202,12 +210,16 @@ impl<'a> Walk<'a> {
         match (is_type(schema, "boolean"), is_type(schema, "string")) {
             (true, true) => Some(Json::String(truth.to_string())),
             (true, false) => Some(Json::Bool(truth)),
-            _ => self.bad(path, expected(schema, "a truth value")),
+            _ => {
+                let hint = formats::hint(schema, &truth.to_string());
+                self.bad(path, hint.unwrap_or_else(|| expected(schema, "a truth value")))
+            }
         }
     }
 
-    /// A value of the right shape for what has a problem already; it never leaves the check.
-    fn stand_in(&mut self, schema: &'a Json) -> Json {
+    /// A value of the right shape for what has a problem already; it never leaves the check, nor does what is said of it.
+    fn stand_in(&mut self, schema: &'a Json, path: &str) -> Json {
+        self.document.mark_bad(path);
         let schema = self.resolve(schema);
         self.stand_ins += 1;
         if formats::is_name(schema) {
@@ -221,16 +233,16 @@ impl<'a> Walk<'a> {
             return Json::from(choice);
         }
         if let Some((name, inner)) = tags(schema).and_then(|tags| tags.first().copied()) {
-            return Json::Object(Map::from_iter([(name.to_owned(), self.stand_in(inner))]));
+            return Json::Object(Map::from_iter([(name.to_owned(), self.stand_in(inner, path))]));
         }
         if is_type(schema, "object") {
             let property = |name: &str| Some((name.to_owned(), schema.get("properties")?.get(name)?));
             let required: Vec<_> = strings(schema.get("required")).filter_map(property).collect();
-            return required.into_iter().map(|(name, inner)| (name, self.stand_in(inner))).collect();
+            return required.into_iter().map(|(name, inner)| (name, self.stand_in(inner, path))).collect();
         }
         if let (true, Some(items)) = (is_type(schema, "array"), schema.get("items")) {
             let count = schema.get("minItems").and_then(Json::as_u64).unwrap_or(0);
-            return (0..count).map(|_| self.stand_in(items)).collect();
+            return (0..count).map(|_| self.stand_in(items, path)).collect();
         }
         match schema.get("type").and_then(Json::as_str) {
             Some("integer" | "number") => schema.get("minimum").cloned().unwrap_or_else(|| Json::from(0)),
@@ -263,13 +275,25 @@ fn strings(value: Option<&Json>) -> impl Iterator<Item = &str> {
     value.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str)
 }
 
-/// The words of an enumeration.
+/// The words of an enumeration that can be chosen.
 pub(super) fn choices(schema: &Json) -> Option<Vec<&str>> {
     if schema.get("enum").is_some() {
         return Some(strings(schema.get("enum")).collect());
     }
     let variants = schema.get("oneOf")?.as_array()?;
-    variants.iter().map(|variant| variant.get("const")?.as_str()).collect()
+    let words: Option<Vec<_>> =
+        variants.iter().map(|variant| Some((variant.get("const")?.as_str()?, variant))).collect();
+    Some(words?.into_iter().filter(|(_, variant)| !is_later(variant)).map(|(word, _)| word).collect())
+}
+
+/// The words of an enumeration that a later version brings.
+fn later(schema: &Json) -> impl Iterator<Item = &str> {
+    let variants = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
+    variants.filter(|variant| is_later(variant)).filter_map(|variant| variant.get("const")?.as_str())
+}
+
+fn is_later(variant: &Json) -> bool {
+    variant.get("x-not-yet").is_some()
 }
 
 /// The names and settings of an enumeration whose variants have settings: `{ NAME = { … } }`.

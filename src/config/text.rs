@@ -4,8 +4,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Makes a newtype that is a string in TOML and in the JSON Schema (with a `format` that `shape.rs` checks by name), and
-/// a parsed value in Rust. The type brings `FromStr<Err = String>`, whose error says what would be right, and `Display`.
+/// Makes a newtype that is a string in TOML and in the JSON Schema (with a `format` that `shape.rs` checks by name),
+/// and a parsed value in Rust. The type brings `FromStr<Err = String>`, whose error says what would be right, and
+/// `Display`.
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident($inner:ty), format = $format:literal, example = $example:literal) => {
         $(#[$doc])*
@@ -68,13 +69,14 @@ text_type! {
 }
 
 text_type! {
-    /// What the key of a record that a route accepts is taken from: `id` (the job id) or `header:NAME` (an HTTP header).
+    /// What the key of a record that a route accepts is taken from: `id` (the job id) or `header:NAME` (an HTTP
+    /// header).
     RouteKey(RouteKeyFrom), format = "route-key", example = "id"
 }
 
 text_type! {
-    /// What becomes the value of a record that a route accepts: `body` (the whole request body) or `field:NAME` (one part of a
-    /// `multipart/form-data` body).
+    /// What becomes the value of a record that a route accepts: `body` (the whole request body) or `field:NAME` (one
+    /// part of a `multipart/form-data` body).
     Content(ContentFrom), format = "content", example = "body"
 }
 
@@ -258,3 +260,47 @@ display!(Content, content => match content {
     ContentFrom::Body => "body".to_owned(),
     ContentFrom::Field(name) => format!("field:{name}"),
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn path(text: &str) -> RoutePath {
+        text.parse().expect("a path")
+    }
+
+    /// Whether a request for these segments reaches the path.
+    fn serves(path: &RoutePath, request: &[String]) -> bool {
+        let segments: Vec<_> = path.0.split('/').skip(1).collect();
+        let fits = |(own, asked): (&&str, &String)| own == asked || (own.starts_with('{') && !asked.is_empty());
+        segments.len() == request.len() && segments.iter().zip(request).all(fits)
+    }
+
+    fn any_path() -> impl Strategy<Value = RoutePath> {
+        prop::collection::vec("a|b|\\{v\\}|", 1..4).prop_map(|segments| {
+            let numbered = segments.iter().enumerate().map(|(n, segment)| segment.replace('v', &format!("v{n}")));
+            path(&numbered.fold(String::new(), |path, segment| path + "/" + &segment))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn two_paths_overlap_where_a_request_reaches_both(a in any_path(), b in any_path()) {
+            let words = ["a", "b", "c", ""].map(str::to_owned);
+            let requests = |n: usize| (0..4_usize.pow(u32::try_from(n).expect("small"))).map({
+                let words = words.clone();
+                move |code| (0..n).map(|place| words[code >> (2 * place) & 3].clone()).collect::<Vec<_>>()
+            });
+            let both = (1..4).flat_map(requests).any(|request| serves(&a, &request) && serves(&b, &request));
+            prop_assert_eq!(a.overlaps(&b), both, "{} {}", a, b);
+            prop_assert_eq!(b.overlaps(&a), both);
+        }
+    }
+
+    #[test]
+    fn a_path_names_its_variables() {
+        assert_eq!(path("/api/results/{jobId}").variables(), ["jobId"]);
+        assert!(path("/").variables().is_empty());
+    }
+}

@@ -116,3 +116,47 @@ fn largest_exact_unit(count: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<
     let exact = units.iter().rfind(|(_, scale)| count % scale == 0 && count >= *scale).unwrap_or(&units[0]);
     write!(f, "{}{}", count / exact.1, exact.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn units_are_exact() {
+        for (text, ms) in [("250ms", 250), ("1.5s", 1_500), ("2m", 120_000), ("0.25h", 900_000), ("7d", 604_800_000)] {
+            assert_eq!(text.parse(), Ok(Period::ms(ms)), "{text}");
+        }
+        for (text, bytes) in
+            [("512B", 512), ("0.5KiB", 512), ("1.5MiB", 1_572_864), ("64kB", 64_000), ("1 GiB", 1 << 30)]
+        {
+            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_exact_number_of_units_is_refused() {
+        for wrong in
+            ["", "4", "s", "4 sec", "-4s", "+4s", "1e3s", ".5s", "5.s", "1.2.3s", "0.5ms", "4S", "99999999999999999d"]
+        {
+            assert!(wrong.parse::<Period>().is_err(), "{wrong}");
+        }
+        for wrong in ["8", "8mb", "0.3B", "0.0001KiB", "8 MiBs", "0.00000000000000000000000000000000000001GiB"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(n in 0..u64::MAX / 2) {
+            prop_assert_eq!(Period::ms(n).to_string().parse(), Ok(Period::ms(n)));
+            prop_assert_eq!(Size(n).to_string().parse(), Ok(Size(n)));
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC{0,20}") {
+            let read = (text.parse::<Period>().is_ok(), text.parse::<Size>().is_ok());
+            prop_assert!(!(read.0 && read.1), "no unit is both");
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! `${VARIABLE}` in the strings of a config, in the forms that shells and Compose files have. Never reads the environment itself.
+//! `${VARIABLE}` in the strings of a config, in the forms that shells and Compose files have. Never reads the
+//! environment itself.
 
 /// Where variables come from.
 pub type Variables<'a> = dyn Fn(&str) -> Option<String> + 'a;

@@ -1,5 +1,6 @@
-//! The step `chaos`: fails as a record's header asks it to, and counts how often every record was run, so that a test can
-//! see that nothing ran again without need. Never acts without `--chaos`: a config that names it is refused otherwise.
+//! The step `chaos`: fails as a record's header asks it to, and counts how often every record was run, so that a test
+//! can see that nothing ran again without need. Never acts without `--chaos`: a config that names it is refused
+//! otherwise.
 
 use super::StepContext;
 use bulkhead_actors::step::{Step, StepFactory};
@@ -22,8 +23,9 @@ const NAME_BYTES_MAX: usize = 128;
 
 static RUNS: Mutex<Runs> = Mutex::new(Runs { steps: BTreeMap::new(), counted: 0, uncounted: 0 });
 
-/// `{ chaos = {} }`: records with the header fail as its value says, all others pass. The value is `panic`, `hang`, `abort`
-/// (the process), `error` (transient), `poison`, `fatal` or `slow:MS`; `:N` after it limits it to the record's first N runs.
+/// `{ chaos = {} }`: records with the header fail as its value says, all others pass. The value is `panic`, `hang`,
+/// `abort` (the process), `error` (transient), `poison`, `fatal` or `slow:MS`; `:N` after it limits it to the record's
+/// first N runs.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChaosConfig {

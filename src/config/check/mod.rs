@@ -1,5 +1,5 @@
-//! Judges values by one another, within a file and across files: what fits the schema one by one may still not fit together.
-//! Never reads a config file, never changes a value.
+//! Judges values by one another, within a file and across files: what fits the schema one by one may still not fit
+//! together. Never reads a config file, never changes a value.
 
 mod pipeline;
 mod routes;
@@ -106,7 +106,11 @@ fn daemon(found: &mut Found, loaded: &Loaded) {
     }
     let (traffic, admin) = (daemon.http.listen, daemon.admin.listen);
     if traffic == admin && traffic.port() != 0 {
-        at.at("admin.listen", format_args!("{admin} is http.listen's address too; the two need a port each"));
+        let (path, other) = match document.has("admin.listen") {
+            true => ("admin.listen", "http.listen"),
+            false => ("http.listen", "admin.listen"),
+        };
+        at.at(path, format_args!("{admin} is {other}'s address too; the two need a port each"));
     }
     if daemon.jobs.secret.as_ref().is_some_and(|secret| secret.expose().len() < SECRET_BYTES_MIN) {
         at.at(
@@ -144,8 +148,8 @@ fn across(found: &mut Found, loaded: &Loaded) {
         let group = source.group.as_ref().map_or(name.0.as_str(), |group| group.0.as_str());
         if let Some(first) = groups.insert((group, &source.topic), name) {
             let path = if source.group.is_some() { "pipeline.source.group" } else { "pipeline.source" };
-            let why = format!(
-                "pipeline {first} reads topic {} in group {group} too: each would get only a part of it; give this one a group",
+            let why = format_args!(
+                "pipeline {first} reads topic {} in group {group} too, so each gets only a part; name another group",
                 source.topic
             );
             found.at(document, path, why);

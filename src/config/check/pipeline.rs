@@ -1,13 +1,14 @@
 //! What must fit together within one pipeline. Never looks at another one.
 
-use super::At;
+use super::{At, SESSION};
 use crate::config::daemon::Daemon;
-use crate::config::pipeline::{Isolation, PipelineFile, Restart, Stage};
+use crate::config::pipeline::{PipelineFile, Restart, Stage};
 use crate::steps::StepContext;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// A healthy commit can stall for a second (`notes`: librdkafka repeats TxnOffsetCommit after 500 ms); less would fence it.
+/// A healthy commit can stall for a second (`notes`: librdkafka repeats TxnOffsetCommit after 500 ms); less would fence
+/// it.
 const DRAIN_MIN: Duration = Duration::from_millis(1_500);
 
 pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, context: StepContext<'_>) {
@@ -53,12 +54,13 @@ fn topics(at: &mut At<'_>, file: &PipelineFile) {
 fn times(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon) {
     let section = &file.pipeline;
     let (drain, session) = (section.drain.0, daemon.kafka.session_timeout);
+    let is_session_right = session.0 >= SESSION[0];
     if drain < DRAIN_MIN {
         at.at(
             "pipeline.drain",
             "must be at least \"1.5s\": healthy commits can stall for a second, and would be fenced",
         );
-    } else if drain * 2 >= session.0 {
+    } else if is_session_right && drain * 2 >= session.0 {
         let why =
             format_args!("must be below half of kafka.session_timeout ({session}), or a drain costs the membership");
         at.at("pipeline.drain", why);
@@ -120,12 +122,6 @@ fn check_stage(at: &mut At<'_>, path: &str, stage: &Stage, context: StepContext<
     restart(at, &format!("{path}.restart"), &stage.restart);
     if retry.initial.0 > retry.max.0 {
         at.at(&format!("{path}.retry.max"), format_args!("must be at least retry.initial ({})", retry.initial));
-    }
-    if stage.isolation == Isolation::Process {
-        at.at(
-            &format!("{path}.isolation"),
-            "workers as processes of their own come with a later version; valid here: \"thread\"",
-        );
     }
     for (index, step) in stage.steps.iter().enumerate() {
         let path = format!("{path}.steps[{index}].{}", step.name());

@@ -3,7 +3,7 @@
 use super::{At, Found, Loaded};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
-use crate::config::route::{Method, Reply, RouteFile};
+use crate::config::route::{Method, RouteFile};
 use crate::config::text::{KeyFrom, RouteKeyFrom};
 use bulkhead_core::record::ID_HEADER;
 
@@ -61,12 +61,6 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
         (None, None) => at.at(path, "does nothing: give it produce = { … } or results = { … }"),
         (Some(_), Some(_)) => at.at(path, "has both produce and results: make two routes of it"),
     }
-    if matches!(route.reply, Some(Reply::Claimed | Reply::Result)) {
-        at.at(
-            &format!("{path}.reply"),
-            "waiting for more than acceptance comes with a later version; valid here: \"accepted\"",
-        );
-    }
 }
 
 fn pipeline_exists(found: &mut Found, loaded: &Loaded, document: &Document, path: &str, name: Option<&str>) {
@@ -91,8 +85,8 @@ fn keys(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
     };
     if !follows {
         let why = format_args!(
-            "records of one ledger key ({}) may get different keys ({}), so lie in different partitions, where they are not \
-             recognised as the same",
+            "records of one ledger key ({}) may get different keys ({}), so lie in different partitions, where they \
+             are not recognised as the same",
             ledger.key, produce.key
         );
         at.warn(&format!("{path}.produce"), why);
