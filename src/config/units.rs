@@ -113,7 +113,7 @@ fn number_with_unit(text: &str, units: &[(&str, u64)], example: &str) -> Result<
 }
 
 fn largest_exact_unit(count: u64, units: &[(&str, u64)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let exact = units.iter().rfind(|(_, scale)| count % scale == 0 && count >= *scale).unwrap_or(&units[0]);
+    let exact = units.iter().rfind(|(_, scale)| count.is_multiple_of(*scale) && count >= *scale).unwrap_or(&units[0]);
     write!(f, "{}{}", count / exact.1, exact.0)
 }
 

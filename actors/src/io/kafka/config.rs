@@ -2,6 +2,7 @@
 
 use crate::log::{GroupSpec, LogError};
 use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -47,6 +48,16 @@ const OWNED: &[&str] = &[
 #[must_use]
 pub fn owned_properties() -> &'static [&'static str] {
     OWNED
+}
+
+/// What librdkafka says of a property that it refuses: its name or its value. May hold the value.
+#[must_use]
+pub fn refused(key: &str, value: &str) -> Option<String> {
+    match ClientConfig::new().set(key, value).create_native_config() {
+        Ok(_) => None,
+        Err(KafkaError::ClientConfig(_, description, _, _)) => Some(description),
+        Err(other) => Some(other.to_string()),
+    }
 }
 
 /// How members are told to share the partitions.
@@ -134,13 +145,8 @@ impl KafkaConfig {
             problems.push("static membership needs the classic group protocol".into());
         }
         if problems.is_empty() {
-            for (key, value) in &self.properties {
-                let mut alone = ClientConfig::new();
-                alone.set(key, value);
-                if let Err(error) = alone.create_native_config() {
-                    problems.push(format!("{key}: {error}"));
-                }
-            }
+            let refused = |(key, value): (&String, &String)| Some(format!("{key}: {}", refused(key, value)?));
+            problems.extend(self.properties.iter().filter_map(refused));
         }
         if problems.is_empty() { Ok(()) } else { Err(LogError::Refused(problems.join("; "))) }
     }
