@@ -257,3 +257,7 @@ fn answered(record: &Record, json: Vec<u8>) -> Record {
     headers.push(Header::new(CONTENT_TYPE, JSON));
     Record { key: record.key.clone(), value: Some(json.into()), headers, timestamp: record.timestamp }
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

@@ -4,6 +4,8 @@
 
 pub mod decode;
 pub mod describe;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod ink;
 pub mod model;
 pub mod onnx;

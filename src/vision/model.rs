@@ -182,3 +182,7 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 fn read_text(path: &Path) -> Result<String, String> {
     String::from_utf8(read(path, TEXT_BYTES_MAX)?).map_err(|e| format!("`{}` is not UTF-8: {e}", path.display()))
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

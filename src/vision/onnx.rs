@@ -23,8 +23,8 @@ const FILE_NAME: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } 
 pub enum LibraryError {
     /// It is in none of the places.
     #[error(
-        "ONNX Runtime's shared library was not found (looked at {}); run `make setup`, or set `onnxruntime` in the \
-         configuration or ORT_DYLIB_PATH to the file, version 1.{} or later",
+        "ONNX Runtime's shared library was not found (looked at {}); run `make setup`, or set `onnxruntime.library` in bulkhead.toml \
+         or ORT_DYLIB_PATH to the file, version 1.{} or later",
         list(.0), ort::MINOR_VERSION
     )]
     NotFound(Vec<PathBuf>),
@@ -112,7 +112,7 @@ fn locate(
 ) -> Result<(PathBuf, &'static str), LibraryError> {
     let set = |name: &str| variable(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let named = match (setting, set("ORT_DYLIB_PATH")) {
-        (Some(path), _) => Some((path.to_owned(), "the setting onnxruntime")),
+        (Some(path), _) => Some((path.to_owned(), "onnxruntime.library")),
         (None, Some(path)) => Some((path, "ORT_DYLIB_PATH")),
         (None, None) => None,
     };

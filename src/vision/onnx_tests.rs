@@ -25,7 +25,7 @@ fn looks_at_the_setting_then_the_variable_then_the_known_places() {
     let found = |setting: Option<&Path>, variables: &HashMap<&str, PathBuf>| {
         locate(setting, &|name| variables.get(name).map(|v| v.clone().into()), Some(&executable))
     };
-    assert_eq!(found(Some(&set), &variables), Ok((set.clone(), "the setting onnxruntime")));
+    assert_eq!(found(Some(&set), &variables), Ok((set.clone(), "onnxruntime.library")));
     assert_eq!(found(None, &variables), Ok((variable, "ORT_DYLIB_PATH")));
     variables.insert("ORT_DYLIB_PATH", PathBuf::new());
     assert_eq!(found(None, &variables), Ok((cached, "make setup")));
@@ -39,7 +39,7 @@ fn looks_at_the_setting_then_the_variable_then_the_known_places() {
         none.to_string(),
         format!(
             "ONNX Runtime's shared library was not found (looked at /nowhere/{FILE_NAME}); run `make setup`, or set \
-             `onnxruntime` in the configuration or ORT_DYLIB_PATH to the file, version 1.17 or later"
+             `onnxruntime.library` in bulkhead.toml or ORT_DYLIB_PATH to the file, version 1.17 or later"
         )
     );
 }

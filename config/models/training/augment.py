@@ -42,24 +42,34 @@ def bases(scan):
     return coverage, lines
 
 
-def bend(rng):
+def bend(rng, strength=1.0):
     """Where each pixel of a variant comes from: an affine map about the middle, and a smooth random displacement."""
-    angle, shear = np.deg2rad(rng.uniform(-15, 15)), rng.uniform(-0.3, 0.3)
-    scale = np.diag(1 / rng.uniform(0.75, 1.1, 2))
+    angle, shear = np.deg2rad(strength * rng.uniform(-15, 15)), strength * rng.uniform(-0.3, 0.3)
+    scale = np.diag(1 / (1 + strength * rng.uniform(-0.25, 0.1, 2)))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[1.0, 0.0], [shear, 1.0]]) @ scale
     grid = np.mgrid[0:SIZE, 0:SIZE].reshape(2, -1) - (SIZE - 1) / 2
     moved = matrix @ grid + (SIZE - 1) / 2 + rng.uniform(-3, 3, (2, 1))
-    coarse = rng.normal(0, rng.uniform(0.0, 3.2), (2, 5, 5))
+    coarse = strength * rng.normal(0, rng.uniform(0.0, 3.2), (2, 5, 5))
     wave = np.stack([ndimage.zoom(c, SIZE / 5, order=3, mode="nearest", grid_mode=True) for c in coarse])
     return moved.reshape(2, SIZE, SIZE) + wave
 
 
+def binned(mask):
+    """As the data set's scanner would have it: each 8 x 8 block one pixel. Its size is the variant's over SCALE."""
+    return mask.reshape(SIZE // SCALE, SCALE, SIZE // SCALE, SCALE).mean(axis=(1, 3))
+
+
 def variant(base, rng):
-    """One variant as ink on paper, 0..1."""
+    """One variant as ink on paper, 0..1: a scan as it is but bent a little; with sharp edges, thicker or thinner; or drawn
+    along its middle line with a pen of another width."""
     coverage, lines = base
+    kind = rng.random()
+    if kind < 0.3:
+        mask = ndimage.map_coordinates(coverage, bend(rng, 0.6), order=1, mode="constant") ** rng.uniform(0.7, 1.4)
+        return mask if rng.random() < 0.5 else binned(mask)
     where = bend(rng)
-    if rng.random() < 0.4:
+    if kind < 0.55:
         level, soft = rng.uniform(0.3, 0.65), rng.uniform(0.05, 0.4)
         warped = ndimage.map_coordinates(coverage, where, order=1, mode="constant")
         mask = np.clip((warped - level) / soft + 0.5, 0.0, 1.0)

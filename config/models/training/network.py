@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-BATCH, EPOCHS, RATE, SMOOTHING, DROPOUT = 128, 14, 2e-3, 0.05, 0.3
+BATCH, EPOCHS, RATE, SMOOTHING, DROPOUT = 128, 10, 2e-3, 0.05, 0.3
+AVERAGED = 0.998  # the shipped weights are a running mean of the trained ones
 CHANNELS = (16, 32, 48)
 
 
@@ -26,13 +27,14 @@ def fresh(key, side):
 
 
 def logits(weights, x, dropout_key=None):
-    """n x 1 x side x side to n x 10."""
+    """n x side x side x 1 to n x 10. Channels last and pooling by reshape, since jax is twice as fast so on a processor."""
     for i in range(len(CHANNELS)):
-        x = jax.lax.conv_general_dilated(x, weights[f"conv{i}"], (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
-        x = jax.nn.relu(x + weights[f"conv{i}_bias"][None, :, None, None])
+        x = jax.lax.conv_general_dilated(x, weights[f"conv{i}"], (1, 1), "SAME", dimension_numbers=("NHWC", "OIHW", "NHWC"))
+        x = jax.nn.relu(x + weights[f"conv{i}_bias"])
         if i < 2:
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
-    x = x.reshape(x.shape[0], -1)
+            n, height, width, channels = x.shape
+            x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
     if dropout_key is not None:
         x = x * jax.random.bernoulli(dropout_key, 1 - DROPOUT, x.shape) / (1 - DROPOUT)
     return x @ weights["dense"].T + weights["dense_bias"]
@@ -45,21 +47,24 @@ def loss(weights, x, y, key):
 
 
 @jax.jit
-def update(weights, first, second, step, total, x, y, key):
-    """One step of Adam, its rate falling along a cosine."""
+def update(weights, averaged, first, second, step, total, x, y, key):
+    """One step of Adam, its rate falling along a cosine; and the running mean."""
     value, gradient = jax.value_and_grad(loss)(weights, x, y, key)
     rate = RATE * 0.5 * (1 + jnp.cos(jnp.pi * step / total))
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
     second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradient)
     a, b = 1 - 0.9 ** (step + 1), 1 - 0.999 ** (step + 1)
     weights = jax.tree.map(lambda w, m, v: w - rate * (m / a) / (jnp.sqrt(v / b) + 1e-8), weights, first, second)
-    return weights, first, second, value
+    keep = jnp.minimum(AVERAGED, (step + 1) / (step + 10))
+    averaged = jax.tree.map(lambda a, w: keep * a + (1 - keep) * w, averaged, weights)
+    return weights, averaged, first, second, value
 
 
 def train(inputs, answers, seed):
     """Trained weights as numpy arrays."""
-    inputs = inputs[:, None].astype(np.float32)
-    weights = fresh(jax.random.PRNGKey(seed), inputs.shape[-1])
+    inputs = inputs[..., None].astype(np.float32)
+    weights = fresh(jax.random.PRNGKey(seed), inputs.shape[1])
+    averaged = weights
     first = second = jax.tree.map(jnp.zeros_like, weights)
     order = np.random.default_rng(seed)
     steps = len(inputs) // BATCH
@@ -69,12 +74,12 @@ def train(inputs, answers, seed):
         for i in range(steps):
             chosen = shuffled[i * BATCH : (i + 1) * BATCH]
             step = epoch * steps + i
-            weights, first, second, value = update(
-                weights, first, second, step, EPOCHS * steps, inputs[chosen], answers[chosen], jax.random.PRNGKey(step)
+            weights, averaged, first, second, value = update(
+                weights, averaged, first, second, step, EPOCHS * steps, inputs[chosen], answers[chosen], jax.random.PRNGKey(step)
             )
             total += float(value)
         print(f"epoch {epoch + 1} of {EPOCHS}: loss {total / steps:.4f}", flush=True)
-    return {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+    return {name: np.asarray(value, dtype=np.float32) for name, value in averaged.items()}
 
 
 def export(weights, side, path):
