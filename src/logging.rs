@@ -22,6 +22,9 @@ use tracing_subscriber::{Layer, Registry};
 /// The log file's name in the data directory.
 pub const FILE: &str = "bulkhead.log";
 
+/// What our own lines begin with, in all crates; a library's are logged from warnings on, unless it is named.
+const OWN: &[&str] = &["bulkhead", "panic"];
+
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::OFF),
     ("error", LevelFilter::ERROR),
@@ -115,7 +118,11 @@ pub fn filter(text: &str) -> Result<Targets, String> {
     for word in text.split(',') {
         targets = match word.split_once('=') {
             Some((module, word)) => targets.with_target(module.trim(), level(word)?),
-            None => targets.with_default(level(word)?),
+            None => {
+                let own = level(word)?;
+                let targets = targets.with_default(own.min(LevelFilter::WARN));
+                OWN.iter().fold(targets, |targets, module| targets.with_target(*module, own))
+            }
         };
     }
     Ok(targets)
@@ -132,6 +139,16 @@ mod tests {
         assert!(targets.would_enable("bulkhead_actors::lane", &Level::DEBUG));
         assert!(!targets.would_enable("bulkhead", &Level::INFO));
         assert!(targets.would_enable("bulkhead", &Level::WARN));
+    }
+
+    #[test]
+    fn a_library_is_heard_from_warnings_on_unless_it_is_named() {
+        let targets = filter("info,fjall=debug").expect("it is right");
+        assert!(targets.would_enable("bulkhead_actors::lane", &Level::INFO));
+        assert!(targets.would_enable("fjall::db", &Level::DEBUG));
+        assert!(!targets.would_enable("lsm_tree", &Level::INFO));
+        assert!(targets.would_enable("lsm_tree", &Level::WARN));
+        assert!(!filter("error").expect("it is right").would_enable("lsm_tree", &Level::WARN));
     }
 
     #[test]

@@ -11,7 +11,7 @@ fn lines_are_json_and_a_record_can_be_followed_by_its_id() {
     let log = Log { level: "info,quiet=off".to_owned(), ..Log::default() };
     let running = logging::start(&log, dir.path()).expect("it starts");
     assert!(logging::start(&log, dir.path()).is_err(), "once a process");
-    tracing::info!(id = "job-1", partition = 3, offset = 42, "settled");
+    tracing::info!(target: "bulkhead", id = "job-1", partition = 3, offset = 42, "settled");
     tracing::debug!("not at this level");
     tracing::error!(target: "quiet", "not from there");
     let died = std::thread::Builder::new().name("infer-0".to_owned()).spawn(|| panic!("index 7 is out of range"));

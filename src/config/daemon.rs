@@ -175,7 +175,8 @@ impl JsonSchema for Property {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// What is logged: a level, or levels by module as in `"info,bulkhead_actors=debug"`. Flag: `--log-level`.
+    /// What is logged: a level, or levels by module as in `"info,bulkhead_actors=debug"`. Libraries are heard from
+    /// warnings on, unless they are named. Flag: `--log-level`.
     #[schemars(extend("format" = "log-filter"))]
     pub level: String,
     /// How the console's lines look; the file's are always JSON. Flag: `--log-format`.
