@@ -34,3 +34,14 @@ fn every_key_is_documented() {
     }
     assert!(undocumented.is_empty(), "no description: {undocumented:?}");
 }
+
+#[test]
+fn the_shipped_config_has_no_problem() {
+    let check = std::process::Command::new(env!("CARGO_BIN_EXE_bulkhead"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["check", "--config", "config"])
+        .output()
+        .expect("the binary runs");
+    let told = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.success() && told.is_empty(), "make setup fetches what it needs:\n{told}");
+}
