@@ -37,7 +37,7 @@ HELD_OUT = 360  # a fifth
 
 def split(way):
     """What is trained on and what is held out, which training never looks at. `stratified`: the same share of every digit,
-    drawn at random. `last`: the end of the data set's own order, so mostly other writers than before it (it names none)."""
+    drawn at random. `last`: the end of the data set's own order, probably other writers than before it (it names none)."""
     data = load_digits()
     if way == "stratified":
         a, b, c, d = train_test_split(data.images, data.target, test_size=HELD_OUT, random_state=SEED, stratify=data.target)
