@@ -3,9 +3,12 @@
 
 mod rig;
 
+use bulkhead_actors::io::memory::CommitFault;
 use bulkhead_actors::log::Delivery;
+use bulkhead_core::ids::Partition;
 use rig::{Act, Plan, Rig};
 use std::sync::Arc;
+use std::time::Duration;
 
 fn ids(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|i| format!("r{i:05}")).collect()
@@ -86,5 +89,62 @@ async fn a_transient_fault_is_retried_in_order_and_never_a_dead_letter() {
     let order: Vec<&String> = outcomes.out.iter().map(|(_, id)| id).collect();
     assert_eq!(order.len(), 100);
     assert!(outcomes.dlq.is_empty());
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_hung_worker_is_replaced_and_its_late_answer_dropped() {
+    let barrier = Arc::new(std::sync::Barrier::new(2));
+    let behaviour = {
+        let barrier = Arc::clone(&barrier);
+        Arc::new(move |id: &str, run| match (id, run) {
+            ("r00007", 1) => Act::Hang(Arc::clone(&barrier)),
+            _ => Act::Pass,
+        })
+    };
+    let timeout = Duration::from_millis(300);
+    let rig = Rig::start(Plan { behaviour, partitions: 1, workers: 1, timeout, ..Plan::default() });
+    rig.send(ids(0..40)).await;
+    assert_eq!(rig.outcomes(40).await.results(), ids(0..40));
+    assert_eq!(rig.root.abandoned().0, 1, "the hung thread was left behind");
+    tokio::task::spawn_blocking(move || barrier.wait()).await.expect("it wakes");
+    let late = rig.metrics.late_answers.with(["flow", "work"]);
+    rig.until("the late answer, counted", || late.get() >= 1).await;
+    assert_eq!(rig.outcomes(40).await.results(), ids(0..40), "and nothing came of it");
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_fatal_fault_costs_the_worker_and_nothing_else() {
+    let behaviour = Arc::new(|id: &str, run| if id == "r00007" && run == 1 { Act::Fatal } else { Act::Pass });
+    let rig = Rig::start(Plan { behaviour, partitions: 1, ..Plan::default() });
+    rig.send(ids(0..40)).await;
+    assert_eq!(rig.outcomes(40).await.results(), ids(0..40));
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn commits_of_unknown_outcome_lose_and_double_nothing() {
+    let rig = Rig::start(Plan::default());
+    let faults = [CommitFault::UnknownCommitted, CommitFault::UnknownAborted, CommitFault::Void];
+    for (wave, fault) in (0u32..).zip(faults) {
+        rig.faults.on_commit(fault);
+        rig.send(ids(wave * 400..(wave + 1) * 400)).await;
+    }
+    assert_eq!(rig.outcomes(1_200).await.results(), ids(0..1_200));
+    assert!(rig.runs.lock().values().all(|runs| *runs == 1), "a commit that failed makes no step run again");
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn partitions_that_leave_and_come_back_are_read_on_from_where_they_were() {
+    let rig = Rig::start(Plan::default());
+    let all: Vec<Partition> = (0..4).map(Partition).collect();
+    for wave in 0..4 {
+        rig.send(ids(wave * 500..(wave + 1) * 500)).await;
+        rig.faults.revoke("flow", &all[..2], wave == 3);
+        rig.faults.assign("flow", &all[..2]);
+    }
+    assert_eq!(rig.outcomes(2_000).await.results(), ids(0..2_000));
     rig.finish().await;
 }

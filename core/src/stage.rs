@@ -3,7 +3,7 @@
 
 use crate::batch::{Batch, Outcome};
 use crate::fault::Fault;
-use crate::ids::{Assignment, LoanId, Ticket};
+use crate::ids::{Assignment, LoanId, Offset, Partition, Position, Ticket};
 use crate::link::{Borrower, Link, LinkEffect, LinkEvent};
 use crate::machine::Machine;
 use crate::time::Now;
@@ -91,19 +91,38 @@ pub enum StageEffect {
     Charge(u32),
 }
 
+/// Records that a process before this one held when it died.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Suspicion {
+    /// Their partition.
+    pub partition: Partition,
+    /// The first of them.
+    pub first: Offset,
+    /// The position after the last of them.
+    pub end: Position,
+    /// How often the process died over a record that it had named.
+    pub deaths: BTreeMap<Offset, u32>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct StageLink {
     link: Link<Batch>,
     trials: BTreeMap<Ticket, Trial>,
     patience: Patience,
+    suspicions: Vec<Suspicion>,
 }
 
 impl StageLink {
     /// An empty link. `capacity` is what the credits of all partitions add up to.
     #[must_use]
     pub const fn new(capacity: usize, patience: Patience) -> Self {
-        Self { link: Link::new(capacity), trials: BTreeMap::new(), patience }
+        Self { link: Link::new(capacity), trials: BTreeMap::new(), patience, suspicions: Vec::new() }
+    }
+
+    /// Records to be handled one by one, because a process died over them; at most one suspicion a worker of that process.
+    pub fn suspect(&mut self, suspicions: Vec<Suspicion>) {
+        self.suspicions = suspicions;
     }
 
     /// Batches that wait for a worker.
@@ -143,6 +162,9 @@ impl StageLink {
                 Some(LinkEffect::Idle(until)) => return vec![StageEffect::Idle(until)],
                 _ => return vec![StageEffect::Idle(None)],
             };
+            if lent.attempt == 1 {
+                self.recall(&lent.item);
+            }
             let trial = self.trials.entry(lent.item.ticket).or_default();
             let todo = trial.todo(&lent.item.outcomes);
             let mode = if todo.len() == 1 { Mode::Single } else { trial.mode() };
@@ -156,6 +178,24 @@ impl StageLink {
                 // The worker asks again: what is forwarded must not wait for it.
                 effects.push(StageEffect::Idle(Some(now)));
                 return effects;
+            }
+        }
+    }
+
+    /// Applies what is known of the batch's records from a process before this one.
+    fn recall(&mut self, batch: &Batch) {
+        let concerns = |suspicion: &&Suspicion| {
+            suspicion.partition == batch.ticket.assignment.partition
+                && batch.first().next() <= suspicion.end
+                && suspicion.first.next() <= batch.end()
+        };
+        for suspicion in self.suspicions.iter().filter(concerns) {
+            let trial = self.trials.entry(batch.ticket).or_default();
+            trial.suspect();
+            for (index, record) in (0u32..).zip(batch.records.iter()) {
+                if let Some(deaths) = suspicion.deaths.get(&record.offset) {
+                    trial.remember(&self.patience, index, *deaths);
+                }
             }
         }
     }

@@ -73,6 +73,16 @@ impl Trial {
         self.single = true;
     }
 
+    /// The record killed the process that many times, as the data directory says. Once too often: it is rejected now.
+    pub fn remember(&mut self, patience: &Patience, index: u32, deaths: u32) {
+        self.single = true;
+        self.crashes.insert(index, deaths);
+        if deaths >= patience.crashes_max {
+            let message = format!("the process died {deaths} times while it worked on the record");
+            self.reject(patience, index, Fault::poison("crashed_process", message), 1);
+        }
+    }
+
     /// The records of `outcomes` that still want a verdict.
     #[must_use]
     pub fn todo(&self, outcomes: &[Outcome]) -> Vec<u32> {

@@ -49,7 +49,8 @@ pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Res
     let partitions = pipeline.source.partitions;
     let most = cores.min(LANES_MAX).min(usize::try_from(partitions).unwrap_or(1)).max(1);
     let lanes = pipeline.lane.count.unwrap_or(u32::try_from(most).unwrap_or(1));
-    let stages = pipeline.stages.iter().map(|stage| self::stage(config, pipeline, stage)).collect::<Result<_, _>>()?;
+    let stages =
+        pipeline.stages.iter().map(|stage| self::stage(config, pipeline, stage, data)).collect::<Result<_, _>>()?;
     Ok(PipelineSpec {
         name: Arc::from(&*pipeline.name.0),
         delivery: pipeline.delivery,
@@ -135,7 +136,7 @@ fn dlq(pipeline: &Pipeline) -> DlqSpec {
     }
 }
 
-fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage) -> Result<StageSpec, String> {
+fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &Path) -> Result<StageSpec, String> {
     let steps = stage.steps.iter().map(|step| step.factory(config.step_context()));
     let steps = steps
         .collect::<Result<_, _>>()
@@ -155,6 +156,7 @@ fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage) -> Resul
         },
         restart: restart(&stage.restart),
         emit_max: stage.emit_max as usize,
+        journal: data.join("work").join(&pipeline.name.0).join(&stage.name.0),
     })
 }
 

@@ -5,8 +5,9 @@ use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::Pipeline;
 use bulkhead_actors::shell::{Exit, Lifeline, Signal};
+use bulkhead_actors::supervisor::RootHandle;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How often it looks: with the log's own answer time within the 5 s that health may lag.
@@ -30,6 +31,7 @@ pub(super) struct Monitor {
     pub(super) pipelines: Arc<[Pipeline]>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) seen: Arc<Mutex<Seen>>,
+    pub(super) root: Arc<OnceLock<RootHandle>>,
 }
 
 impl Monitor {
@@ -49,6 +51,10 @@ impl Monitor {
     }
 
     fn look(&self) {
+        if let Some(root) = self.root.get() {
+            let abandoned = i64::try_from(root.abandoned().0).unwrap_or(i64::MAX);
+            self.metrics.abandoned_threads.with([]).set(abandoned);
+        }
         let unreachable = self.log.ping(PING).err().map(|error| error.to_string());
         for pipeline in &*self.pipelines {
             pipeline.observe();
@@ -62,6 +68,9 @@ impl Monitor {
     fn look_at(&self, pipeline: &Pipeline) {
         if let Err(error) = pipeline.check_topics() {
             tracing::debug!(pipeline = %pipeline.name(), %error, "topics not checked");
+        }
+        if let Err(error) = pipeline.keep_membership() {
+            tracing::warn!(pipeline = %pipeline.name(), %error, "the membership of a failed pipeline was not served");
         }
         match pipeline.lag() {
             Ok(lags) => {

@@ -137,8 +137,8 @@ async fn told_to_stop() {
 
 /// Members leave their groups, so that others take over at once.
 async fn leave(parts: &Parts) {
-    for pipeline in parts.pipelines.iter().cloned() {
-        let name = Arc::clone(pipeline.name());
+    for pipeline in &*parts.pipelines {
+        let (name, pipeline) = (Arc::clone(pipeline.name()), pipeline.clone());
         match tokio::task::spawn_blocking(move || pipeline.leave()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -203,6 +203,7 @@ fn monitor_spec(parts: &Parts) -> ChildSpec {
         pipelines: Arc::clone(&parts.pipelines),
         metrics: Arc::clone(&parts.metrics),
         seen: Arc::clone(&parts.seen),
+        root: Arc::clone(&parts.root),
     };
     ChildSpec::body("monitor", move |_| {
         let monitor = monitor.clone();

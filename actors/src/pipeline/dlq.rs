@@ -26,7 +26,7 @@ impl DlqSeat {
 
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
         self.slots.dlq.lock().step(LinkEvent::Down(DLQ), self.slots.clock.now());
-        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+        self.slots.ended("dlq", exit)
     }
 
     pub(crate) async fn run(self, lifeline: Lifeline) -> Exit {

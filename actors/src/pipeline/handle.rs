@@ -118,6 +118,17 @@ impl Pipeline {
         if self.joined() { self.slots().check_topics() } else { Ok(()) }
     }
 
+    /// Keeps the membership alive while the pipeline has failed and nobody polls: takes no records. Blocks briefly.
+    ///
+    /// # Errors
+    /// If the log does not answer.
+    pub fn keep_membership(&self) -> Result<(), LogError> {
+        let Some(_polling) = self.slots().polling.try_lock() else { return Ok(()) };
+        let group = self.slots().group.lock().clone();
+        let Some(group) = group else { return Ok(()) };
+        group.poll(&|_| false, 0, Duration::ZERO).map(drop)
+    }
+
     /// The stages none of whose workers has built its steps.
     #[must_use]
     pub fn stages_without_worker(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 
 use super::gate::Pass;
 use super::slots::Slots;
+use super::trace;
 use super::wake::Slot;
 use crate::log::{Closing, Outgoing, PublishError, Publisher};
 use crate::shell::Lifeline;
@@ -79,7 +80,7 @@ impl LaneSeat {
     /// An incarnation is gone: its batches are lent again to the next one.
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
         self.slot().lock().step(LinkEvent::Down(LANE), self.slots.clock.now());
-        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+        self.slots.ended(&format!("lane/{}", self.lane), exit)
     }
 }
 
@@ -318,6 +319,7 @@ impl Lane<'_> {
     fn settle(&mut self, held: &[Held]) -> Option<LaneEvent> {
         for Held { loan, batch } in held {
             self.slots().count_outcomes(batch);
+            trace::settled(&self.slots().spec.name, batch);
             self.release(*loan);
             self.slots().settle(batch.ticket.assignment, batch.ticket.seq, batch.end());
         }

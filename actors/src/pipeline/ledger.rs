@@ -48,7 +48,7 @@ impl ShardSeat {
 
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
         self.slot().ledger.link.lock().step(LinkEvent::Down(SHARD), self.slots.clock.now());
-        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+        self.slots.ended(&format!("partitions/p{}/ledger", self.partition), exit)
     }
 
     pub(crate) async fn run(self, lifeline: Lifeline) -> Exit {
@@ -208,6 +208,7 @@ impl Shell<'_> {
     /// The batch goes on with its answers; its claims stand until it is settled.
     fn answer(&mut self, ticket: Ticket, standings: &[Standing]) {
         let Some((loan, claims)) = self.asked.remove(&ticket) else { return };
+        self.count(standings);
         let slot = self.seat.slot();
         let made: Vec<_> = claims.iter().map(|claimed| claimed.claim).collect();
         let fresh = claims.iter().zip(standings).filter(|(_, standing)| **standing == Standing::Fresh);
@@ -221,6 +222,18 @@ impl Shell<'_> {
         batch.claims = made;
         settle(&mut batch, standings);
         self.slots().enter_stage(0, batch);
+    }
+
+    fn count(&self, standings: &[Standing]) {
+        let hits = |result: &str, is: fn(&Standing) -> bool| {
+            let count = standings.iter().filter(|standing| is(standing)).count() as u64;
+            if count > 0 {
+                self.slots().metrics.ledger_hits.with([&self.slots().spec.name, result]).inc_by(count);
+            }
+        };
+        hits("fresh", |standing| matches!(standing, Standing::Fresh));
+        hits("duplicate", |standing| matches!(standing, Standing::Duplicate(_)));
+        hits("conflict", |standing| matches!(standing, Standing::Conflict(_)));
     }
 }
 

@@ -3,6 +3,7 @@
 mod dlq;
 mod gate;
 mod handle;
+mod journal;
 mod lane;
 mod ledger;
 mod ledger_cache;
@@ -15,6 +16,7 @@ mod spec;
 mod stage;
 mod steps;
 mod topics;
+mod trace;
 mod tree;
 mod wake;
 

@@ -46,7 +46,7 @@ impl PartitionSeat {
 
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
         self.slot().room.store(false, Ordering::Release);
-        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+        self.slots.ended(&format!("partitions/p{}/partition", self.partition), exit)
     }
 
     pub(crate) async fn run(self, lifeline: Lifeline) -> Exit {
@@ -216,7 +216,7 @@ impl PartitionSeat {
         for effect in machine.step(event, self.slots.clock.now()) {
             match effect {
                 PartitionEffect::Cut(batch) => self.slots.set_off(batch),
-                PartitionEffect::Room(room) => self.slot().room.store(room, Ordering::Release),
+                PartitionEffect::Room(room) => self.room(room),
                 PartitionEffect::WakeAt(at) => wake_at = Some(at),
                 PartitionEffect::Drained => drained = true,
                 PartitionEffect::OutOfOrder(offset) => {
@@ -230,6 +230,17 @@ impl PartitionSeat {
         progress.oldest = oldest;
         progress.watermark = machine.watermark();
         (!drained).then_some(wake_at)
+    }
+
+    /// The source fetches, or leaves the records where they are; how long it does not is counted.
+    fn room(&self, room: bool) {
+        self.slot().room.store(room, Ordering::Release);
+        let now = self.slots.clock.now();
+        let full_since = std::mem::replace(&mut self.slot().progress.lock().full_since, (!room).then_some(now));
+        if let Some(since) = full_since.filter(|_| room) {
+            let labels = [&*self.slots.spec.name, &self.partition.to_string()];
+            self.slots.metrics.backpressure_seconds.with(labels).inc_by((now - since).as_secs_f64());
+        }
     }
 
     fn sentinel(&self, what: &str) {

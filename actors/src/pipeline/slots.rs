@@ -2,8 +2,10 @@
 //! Never runs anything by itself.
 
 use super::gate::Gate;
+use super::journal;
 use super::ledger_slot::LedgerSlot;
 use super::spec::PipelineSpec;
+use super::stage::reason;
 use super::wake::Slot;
 use crate::clock::Clock;
 use crate::io::segment_cache::SegmentStore;
@@ -20,6 +22,7 @@ use bulkhead_core::machine::Machine;
 use bulkhead_core::record::{Record, SourceRecord};
 use bulkhead_core::source::SourceMachine;
 use bulkhead_core::stage::{StageEvent, StageLink};
+use bulkhead_core::supervisor::{Charge, Exit};
 use bulkhead_core::time::Now;
 use bulkhead_core::trial::Patience;
 use parking_lot::Mutex;
@@ -42,6 +45,8 @@ pub(crate) struct Slots {
     pub(crate) log: Arc<dyn Log>,
     /// The membership; `None` before the source joined and after it left.
     pub(crate) group: Slot<Option<Arc<dyn Group>>>,
+    /// Held by whoever polls the group.
+    pub(crate) polling: Mutex<()>,
     pub(crate) source: Mutex<SourceMachine>,
     /// Partition actors that are ready for their records.
     pub(crate) begins: Mutex<VecDeque<(Assignment, Position)>>,
@@ -106,6 +111,8 @@ pub(crate) struct Progress {
     pub(crate) watermark: Option<Position>,
     /// Why the partition stands still, if it says so itself.
     pub(crate) stopped: Option<String>,
+    /// Since when it has had no room, counted into the metric when it has again.
+    pub(crate) full_since: Option<Now>,
 }
 
 impl Slots {
@@ -114,7 +121,13 @@ impl Slots {
         let capacity = partitions * spec.limits.in_flight_batches_max;
         let stages = spec.stages.iter().map(|stage| {
             let (crashes_max, retry) = (stage.crashes_max, stage.retry.clone());
-            Slot::new(StageLink::new(capacity, Patience { stage: Arc::clone(&stage.name), crashes_max, retry }))
+            let mut link = StageLink::new(capacity, Patience { stage: Arc::clone(&stage.name), crashes_max, retry });
+            match journal::recover(&stage.journal) {
+                Ok(suspicions) => link.suspect(suspicions),
+                // Without it a record that kills the process is not found; nothing else depends on it.
+                Err(error) => tracing::warn!(pipeline = %spec.name, stage = %stage.name, %error, "no crash journal"),
+            }
+            Slot::new(link)
         });
         Arc::new(Self {
             partitions: (0..partitions).map(|_| PartitionSlot::default()).collect(),
@@ -129,6 +142,7 @@ impl Slots {
             metrics,
             log,
             group: Slot::new(None),
+            polling: Mutex::default(),
             source: Mutex::default(),
             begins: Mutex::default(),
             starting: Mutex::default(),
@@ -312,6 +326,13 @@ impl Slots {
     /// Whether the pipeline takes no records, whoever says so.
     pub(crate) fn is_halted(&self) -> bool {
         self.halted.lock().is_some() || self.mismatch.lock().is_some()
+    }
+
+    /// An actor other than a worker has ended: counts it, and says whom to charge.
+    pub(crate) fn ended(&self, actor: &str, exit: &Exit) -> Charge {
+        let path = format!("pipeline/{}/{actor}", self.spec.name);
+        self.metrics.actor_restarts.with([&path, reason(exit)]).inc();
+        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
     }
 
     /// Why the pipeline stands still, for health; `None` takes it back.

@@ -33,10 +33,11 @@ pub(crate) struct SourceSeat {
 
 impl SourceSeat {
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
-        if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
+        self.slots.ended("source", exit)
     }
 
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
+        let _polling = self.slots.polling.lock();
         match self.prepare(lifeline) {
             Ok(Signal::Run) => {}
             Ok(Signal::Drain) => return Exit::Done,
@@ -66,8 +67,9 @@ impl SourceSeat {
 
     /// Makes the topics and joins the group, as soon as the log can be reached; or says what it was told instead.
     fn prepare(&self, lifeline: &Lifeline) -> Result<Signal, Fault> {
+        // The log may take its time to answer, or to come.
+        lifeline.idle();
         while lifeline.signal() == Signal::Run {
-            lifeline.beat();
             match self.slots.create_topics().and_then(|()| self.join()) {
                 Ok(()) => return Ok(Signal::Run),
                 Err(LogError::Unavailable(why)) => {

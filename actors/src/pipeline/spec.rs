@@ -115,6 +115,8 @@ pub struct StageSpec {
     pub restart: RestartSpec,
     /// Records that one record may become in the stage.
     pub emit_max: usize,
+    /// Where its workers note what they hold, for the next process.
+    pub journal: PathBuf,
 }
 
 /// How often parts may be restarted before their supervisor gives up.

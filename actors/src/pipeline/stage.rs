@@ -1,6 +1,7 @@
 //! The shell of a stage's worker: borrows a batch, runs the steps over it, answers. Never retries, publishes or
 //! decides what a failure means.
 
+use super::journal::Line;
 use super::slots::Slots;
 use super::spec::StageSpec;
 use super::steps::{Halt, StepRun};
@@ -55,9 +56,15 @@ impl Seat {
 
     /// Builds the steps anew and works until told to stop.
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
+        // Loading a model may take longer than a batch may.
+        lifeline.idle();
         let mut run = match StepRun::build(self.spec(), lifeline.incarnation()) {
             Ok(run) => run,
             Err(fault) => return Exit::Failed(fault),
+        };
+        let line = match Line::open(&self.spec().journal, self.borrower.0) {
+            Ok(line) => line,
+            Err(error) => return Exit::Failed(Fault::fatal("crash_journal", error)),
         };
         lifeline.on_signal({
             let seat = self.clone();
@@ -71,7 +78,10 @@ impl Seat {
                 Err(_) => return Exit::Done,
             };
             lifeline.beat();
-            if let Err(fault) = self.work(lifeline, &mut run, &work) {
+            line.holds(&work.batch, None);
+            let worked = self.work(lifeline, &mut run, &work, &line);
+            line.clear();
+            if let Err(fault) = worked {
                 return Exit::Failed(fault);
             }
         }
@@ -96,13 +106,13 @@ impl Seat {
     }
 
     /// Runs the steps and answers. An error ends this incarnation.
-    fn work(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work) -> Result<(), Fault> {
+    fn work(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work, line: &Line) -> Result<(), Fault> {
         let timer = std::time::Instant::now();
         let answered = match work.mode {
             Mode::Whole => {
                 run.run(&work.batch, &work.todo, work.attempt).map(|outcomes| StageEvent::Done(work.loan, outcomes))
             }
-            Mode::Single => self.one_by_one(lifeline, run, work),
+            Mode::Single => self.one_by_one(lifeline, run, work, line),
         };
         let labels = [&*self.slots.spec.name, &*self.spec().name];
         self.slots.metrics.stage_seconds.with(labels).observe(timer.elapsed().as_secs_f64());
@@ -123,12 +133,13 @@ impl Seat {
     }
 
     /// Record by record: a crash or a fault then has a name, and verdicts already given stay.
-    fn one_by_one(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work) -> Result<StageEvent, Halt> {
+    fn one_by_one(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work, line: &Line) -> Result<StageEvent, Halt> {
         for index in &work.todo {
             if lifeline.signal() == Signal::Kill || !lifeline.current() {
                 return Err(Halt::Stopped);
             }
             self.tell(lifeline, StageEvent::Begin(work.loan, *index));
+            line.holds(&work.batch, Some(work.batch.records[*index as usize].offset));
             lifeline.beat();
             let outcomes = run.run(&work.batch, std::slice::from_ref(index), work.attempt)?;
             for (index, outcome) in outcomes {
@@ -182,6 +193,8 @@ impl Seat {
             Exit::Done | Exit::Killed | Exit::Failed(_) => None,
         };
         let crashed = crash.is_some();
+        let labels = [&*self.slots.spec.name, &*self.spec().name, reason(exit)];
+        self.slots.metrics.stage_restarts.with(labels).inc();
         let mut link = self.slot().lock();
         let held = link.held_by(self.borrower);
         let effects =
@@ -195,5 +208,16 @@ impl Seat {
             _ if crashed && held > 0 && self.uncharged().swap(0, Ordering::AcqRel) == 0 => Charge::Culprit,
             _ => Charge::Crash,
         }
+    }
+}
+
+/// An exit as a metric's label.
+pub(crate) const fn reason(exit: &Exit) -> &'static str {
+    match exit {
+        Exit::Done => "done",
+        Exit::Failed(_) => "failed",
+        Exit::Panicked(_) => "panic",
+        Exit::Killed => "killed",
+        Exit::Hung => "hang",
     }
 }

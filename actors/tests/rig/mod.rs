@@ -1,6 +1,8 @@
 //! A whole pipeline on the memory log, for tests of the real shells: records in, an audit of what came out.
 //! Never sleeps to wait for something; it reads until it has seen it.
 
+#![allow(dead_code, reason = "each test file uses a part of the rig")]
+
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::io::memory::{Faults, MemoryLog, MemoryOptions};
 use bulkhead_actors::log::{Delivery, Log, Outgoing, Read, Tail, TopicSpec};
@@ -161,6 +163,7 @@ fn spec(plan: &Plan, runs: &Arc<Mutex<BTreeMap<String, u32>>>, cache: &std::path
             retry: RetryPolicy { initial: Duration::from_millis(1), ..RetryPolicy::default() },
             restart,
             emit_max: 16,
+            journal: cache.join("work"),
         }],
         dlq: DlqSpec {
             topic: "flow.dlq".into(),
@@ -246,6 +249,16 @@ impl Rig {
         tokio::task::spawn_blocking(move || pipeline.leave()).await.expect("no panic").expect("the log lets us go");
         assert!(self.root.tree().is_null(), "an actor is left: {}", self.root.tree());
         assert_eq!(self.pipeline.open_tickets(), 0, "a ticket is open");
+    }
+
+    /// Waits until this is so; it is looked at whenever the runtime comes round.
+    pub(crate) async fn until(&self, what: &str, so: impl Fn() -> bool) {
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !so() {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(waited.await.is_ok(), "never came: {what}");
     }
 
     pub(crate) fn runs_of(&self, id: &str) -> u32 {
