@@ -187,7 +187,7 @@ fn names(code: &str, krate: &str) -> Vec<usize> {
 
 /// Whether a file is a test or a benchmark: those may reach past the walls of what they test.
 fn is_test(path: &str) -> bool {
-    path.contains("tests/") || path.starts_with("benches/") || path.ends_with("_tests.rs")
+    path.contains("tests/") || path.contains("benches/") || path.ends_with("_tests.rs")
 }
 
 fn starts_with_any(path: &str, prefixes: &[&str]) -> bool {

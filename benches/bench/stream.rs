@@ -141,9 +141,10 @@ impl Bench<'_> {
         let daemon = Daemon::start(&spec.on(self.kafka.bootstrap()).named("bench").env("BULKHEAD_LOG_LEVEL", "warn"));
         let output = format!("{name}.out");
         let ends = self.kafka.end_offsets(&self.source, Isolation::Committed);
+        let positions = self.kafka.positions(&name, &self.source);
         let rate = self.watch(&output, || {
             assert!(daemon.is_running(), "the daemon ended");
-            self.kafka.committed(&name, &self.source) == ends
+            positions.committed() == ends
         });
         let mib = peak_mib(daemon.pid());
         daemon.sigterm();

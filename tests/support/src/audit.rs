@@ -127,8 +127,9 @@ impl Kafka {
     /// When they do not in time, with where they are.
     pub fn wait_done(&self, audited: &Audited, timeout: Duration) {
         let last = last_records(&self.read_topic(&audited.source, Isolation::Committed));
+        let positions = self.positions(&audited.group, &audited.source);
         eventually(&format!("{} is done with {}", audited.group, audited.source), timeout, || {
-            let committed = self.committed(&audited.group, &audited.source);
+            let committed = positions.committed();
             let behind: Vec<_> =
                 last.iter().filter(|(p, end)| committed.get(&p.0).is_none_or(|c| *c < end.0)).collect();
             if behind.is_empty() {

@@ -75,6 +75,29 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// Asks for a group's positions in one topic; never joins the group.
+pub struct GroupPositions {
+    consumer: BaseConsumer,
+    asked: TopicPartitionList,
+}
+
+impl GroupPositions {
+    /// Per partition, the position that is committed now; partitions without one are left out.
+    ///
+    /// # Panics
+    /// When the group's coordinator does not answer.
+    #[must_use]
+    pub fn committed(&self) -> BTreeMap<i32, i64> {
+        let positions = self.consumer.committed_offsets(self.asked.clone(), PATIENCE);
+        let positions = positions.expect("the group's positions can be read");
+        let known = positions.elements().into_iter().filter_map(|e| match e.offset() {
+            At::Offset(position) => Some((e.partition(), position)),
+            _ => None,
+        });
+        known.collect()
+    }
+}
+
 impl Kafka {
     /// Makes a topic with the cluster's replication.
     pub fn create_topic(&self, name: &str, partitions: i32) {
@@ -213,22 +236,23 @@ impl Kafka {
     }
 
     /// Per partition, the position that a group has committed; partitions without one are left out.
-    ///
-    /// # Panics
-    /// When the group's coordinator does not answer.
     #[must_use]
     pub fn committed(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+        self.positions(group, topic).committed()
+    }
+
+    /// A client for a group's positions, for asking again and again.
+    ///
+    /// # Panics
+    /// When there is no such topic.
+    #[must_use]
+    pub fn positions(&self, group: &str, topic: &str) -> GroupPositions {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a client can be made");
         let mut asked = TopicPartitionList::new();
         for partition in self.ends(&consumer, topic).keys() {
             asked.add_partition(topic, *partition);
         }
-        let positions = consumer.committed_offsets(asked, PATIENCE).expect("the group's positions can be read");
-        let known = positions.elements().into_iter().filter_map(|e| match e.offset() {
-            At::Offset(position) => Some((e.partition(), position)),
-            _ => None,
-        });
-        known.collect()
+        GroupPositions { consumer, asked }
     }
 
     /// A consumer for partitions that are assigned by hand.
