@@ -7,9 +7,9 @@ cd "$(dirname "$0")/.."
 # Test binaries whose names begin with "kafka" need a broker, which they start themselves.
 targets() { # package folder, "with" or "without" Kafka
     local file name
-    for file in "$1"/tests/*.rs; do
+    for file in "$1"/tests/*.rs "$1"/tests/*/main.rs; do
         [ -e "$file" ] || continue
-        name=$(basename "$file" .rs)
+        name=${file#"$1"/tests/} name=${name%/main.rs} name=${name%.rs}
         case "$2:$name" in
         with:kafka*) echo "--test=$name" ;;
         with:* | without:kafka*) ;;

@@ -21,49 +21,7 @@ pub(super) enum Class {
 /// Sorts an error code. What is not known is final: a loop around an unknown error would hide it.
 pub(super) fn class(code: Code) -> Class {
     match code {
-        Code::BrokerTransportFailure
-        | Code::Resolve
-        | Code::AllBrokersDown
-        | Code::OperationTimedOut
-        | Code::MessageTimedOut
-        | Code::TimedOutQueue
-        | Code::WaitingForCoordinator
-        | Code::WaitCache
-        | Code::InProgress
-        | Code::PreviousInProgress
-        | Code::QueueFull
-        | Code::ISRInsufficient
-        | Code::Retry
-        | Code::Outdated
-        | Code::State
-        | Code::BrokerDestroy
-        | Code::DestroyBroker
-        | Code::UnknownBroker
-        | Code::Interrupted
-        | Code::Partial
-        | Code::LeaderNotAvailable
-        | Code::NotLeaderForPartition
-        | Code::RequestTimedOut
-        | Code::BrokerNotAvailable
-        | Code::ReplicaNotAvailable
-        | Code::NetworkException
-        | Code::CoordinatorLoadInProgress
-        | Code::CoordinatorNotAvailable
-        | Code::NotCoordinator
-        | Code::NotEnoughReplicas
-        | Code::NotEnoughReplicasAfterAppend
-        | Code::NotController
-        | Code::ConcurrentTransactions
-        | Code::KafkaStorageError
-        | Code::FencedLeaderEpoch
-        | Code::UnknownLeaderEpoch
-        | Code::OffsetNotAvailable
-        | Code::StaleBrokerEpoch
-        | Code::PreferredLeaderNotAvailable
-        | Code::UnstableOffsetCommit
-        | Code::ThrottlingQuotaExceeded
-        | Code::StaleMemberEpoch
-        | Code::RebootstrapRequired => Class::Passing,
+        _ if is_passing(code) => Class::Passing,
         Code::Fatal
         | Code::Fenced
         | Code::FencedInstanceId
@@ -94,6 +52,56 @@ pub(super) fn class(code: Code) -> Class {
         | Code::PolicyViolation => Class::Record,
         _ => Class::Final,
     }
+}
+
+/// The world's fault: the same call may succeed later.
+const fn is_passing(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::MessageTimedOut
+            | Code::TimedOutQueue
+            | Code::WaitingForCoordinator
+            | Code::WaitCache
+            | Code::InProgress
+            | Code::PreviousInProgress
+            | Code::QueueFull
+            | Code::ISRInsufficient
+            | Code::Retry
+            | Code::Outdated
+            | Code::State
+            | Code::BrokerDestroy
+            | Code::DestroyBroker
+            | Code::UnknownBroker
+            | Code::Interrupted
+            | Code::Partial
+            | Code::LeaderNotAvailable
+            | Code::NotLeaderForPartition
+            | Code::RequestTimedOut
+            | Code::BrokerNotAvailable
+            | Code::ReplicaNotAvailable
+            | Code::NetworkException
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::NotCoordinator
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::NotController
+            | Code::ConcurrentTransactions
+            | Code::KafkaStorageError
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+            | Code::StaleBrokerEpoch
+            | Code::PreferredLeaderNotAvailable
+            | Code::UnstableOffsetCommit
+            | Code::ThrottlingQuotaExceeded
+            | Code::StaleMemberEpoch
+            | Code::RebootstrapRequired
+    )
 }
 
 /// An error of a call that is no part of a transaction.
