@@ -242,7 +242,10 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         let why = match () {
             () if of >= sent.offset => "it is not later than that record",
             () if mine.key != theirs.key => "the two have different keys",
-            () if !conflict && mine.fingerprint != theirs.fingerprint => "the two have different payloads",
+            () if !conflict && mine.round == theirs.round && mine.fingerprint != theirs.fingerprint => {
+                "the two have different payloads"
+            }
+            () if conflict && mine.round != theirs.round => "the two are of different rounds",
             () if conflict && mine.fingerprint == theirs.fingerprint => "the two have the same payload",
             () if chained => "that record did not hold the key itself",
             () => return None,
