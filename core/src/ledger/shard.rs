@@ -202,6 +202,10 @@ impl Shard {
             if found != expected {
                 return self.stop(StopReason::Foreign { at, found, expected }, effects);
             }
+            // A pass whose reading failed half-way is read again from its beginning.
+            if self.anchored && self.tail.as_ref().is_some_and(|tail| at <= tail.at) {
+                continue;
+            }
             match self.tail.as_mut().filter(|_| !self.anchored) {
                 None => {
                     self.accept(&placed, effects);
