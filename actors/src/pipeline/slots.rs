@@ -186,6 +186,13 @@ impl Slots {
         if !slot.gate.fence(over.generation, wait) && !lost {
             tracing::warn!(pipeline = %self.spec.name, assignment = %over, "a commit outlasted the drain budget; fenced without it");
         }
+        {
+            // Its batches are nobody's any more, and none may set off: a lane must not wait for them.
+            let mut account = slot.account.lock();
+            if account.generation == over.generation {
+                *account = Account::default();
+            }
+        }
         let now = self.clock.now();
         slot.ledger.link.lock().step(LinkEvent::Fence(over), now);
         slot.ledger.link.wake();
@@ -203,13 +210,12 @@ impl Slots {
     pub(crate) fn set_off(&self, batch: Batch) {
         let Assignment { partition, generation } = batch.ticket.assignment;
         let Some(slot) = self.partition(partition) else { return };
-        {
-            let mut account = slot.account.lock();
-            if account.generation != generation {
-                return;
-            }
-            account.unsettled += 1;
+        // Held until the batch lies on its link: a fence comes before both or after both.
+        let mut account = slot.account.lock();
+        if account.generation != generation {
+            return;
         }
+        account.unsettled += 1;
         if self.spec.ledger.is_some() {
             slot.ledger.link.lock().step(LinkEvent::Push(batch), self.clock.now());
             slot.ledger.link.wake();
