@@ -1,0 +1,282 @@
+//! A log in memory as Kafka keeps it: topics with transactions in append order, read up to the last stable offset, and
+//! positions committed with them. Never forgets a fence, and never shows what was aborted.
+
+use crate::group::{Group, Metadata};
+use crate::source_log::{Id, PARTITIONS, SourceLog, partitions};
+use bulkhead_core::audit::{Kind, Visible};
+use bulkhead_core::ids::{Offset, Partition, Position};
+use bulkhead_core::lane::LaneFault;
+use bulkhead_core::ledger::{Placed, Segment};
+use bulkhead_core::time::Now;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+const OUTPUTS: usize = 2;
+const TRANSACTION_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// A lane of a daemon: its `transactional.id`.
+pub(crate) type Producer = (usize, usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    Open,
+    /// Its end was asked for and is decided, but nobody sees it yet.
+    Ending {
+        commit: bool,
+    },
+    Committed,
+    Aborted,
+}
+
+impl Status {
+    fn is_over(self) -> bool {
+        matches!(self, Self::Committed | Self::Aborted)
+    }
+}
+
+struct Transaction {
+    status: Status,
+    since: Now,
+    positions: Vec<(Partition, Position)>,
+}
+
+/// One partition of a topic: what lies there, with the transaction that put it there; markers are `None`.
+struct Topic<T>(Vec<(usize, Option<T>)>);
+
+impl<T> Topic<T> {
+    fn end(&self, transactions: &[Transaction]) -> usize {
+        self.0.iter().position(|(id, _)| !transactions[*id].status.is_over()).unwrap_or(self.0.len())
+    }
+
+    fn committed<'a>(&'a self, transactions: &'a [Transaction]) -> impl Iterator<Item = (usize, &'a T)> {
+        let stable = self.0.iter().enumerate().take(self.end(transactions));
+        stable.filter_map(|(at, (id, value))| {
+            Some((at, value.as_ref().filter(|_| transactions[*id].status == Status::Committed)?))
+        })
+    }
+
+    fn mark(&mut self, id: usize) {
+        if self.0.iter().any(|(of, _)| *of == id) {
+            self.0.push((id, None));
+        }
+    }
+}
+
+/// How the end of a transaction goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Told,
+    /// An abortable error.
+    Void,
+    /// Nobody is told; it was, or was not.
+    Unknown {
+        commit: bool,
+    },
+    /// Nobody is told, and it is still under way.
+    Pending {
+        commit: bool,
+    },
+}
+
+pub(crate) struct Broker {
+    pub(crate) source: SourceLog,
+    pub(crate) group: Group,
+    transactions: Vec<Transaction>,
+    producers: BTreeMap<Producer, (u32, Option<usize>)>,
+    outputs: Vec<Topic<Id>>,
+    /// Dead letters and their codes, by source partition.
+    letters: Vec<Topic<(Id, String)>>,
+    ledgers: Vec<Topic<Segment>>,
+    positions: BTreeMap<Partition, Position>,
+}
+
+impl Broker {
+    pub(crate) fn new(source: SourceLog, daemons: usize) -> Self {
+        Self {
+            source,
+            group: Group::new(daemons),
+            transactions: Vec::new(),
+            producers: BTreeMap::new(),
+            outputs: (0..OUTPUTS).map(|_| Topic(Vec::new())).collect(),
+            letters: (0..PARTITIONS).map(|_| Topic(Vec::new())).collect(),
+            ledgers: (0..PARTITIONS).map(|_| Topic(Vec::new())).collect(),
+            positions: BTreeMap::new(),
+        }
+    }
+
+    /// `init_transactions`: fences earlier producers of this id and ends what they left.
+    pub(crate) fn init(&mut self, producer: Producer) -> u32 {
+        let (epoch, open) = self.producers.get(&producer).copied().unwrap_or_default();
+        if let Some(id) = open {
+            self.finish(id, self.transactions[id].status == Status::Ending { commit: true });
+        }
+        self.producers.insert(producer, (epoch + 1, None));
+        epoch + 1
+    }
+
+    fn check(&self, producer: Producer, epoch: u32) -> Result<Option<usize>, LaneFault> {
+        match self.producers.get(&producer) {
+            Some((current, open)) if *current == epoch => Ok(*open),
+            _ => Err(LaneFault::Unknown("fenced".into())),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, producer: Producer, epoch: u32, now: Now) -> Result<(), LaneFault> {
+        let open = self.check(producer, epoch)?;
+        assert_eq!(open, None, "one transaction at a time");
+        self.transactions.push(Transaction { status: Status::Open, since: now, positions: Vec::new() });
+        self.producers.insert(producer, (epoch, Some(self.transactions.len() - 1)));
+        Ok(())
+    }
+
+    fn open(&self, producer: Producer, epoch: u32) -> Result<usize, LaneFault> {
+        self.check(producer, epoch)?.ok_or_else(|| LaneFault::Unknown("no transaction is open".into()))
+    }
+
+    pub(crate) fn output(&mut self, producer: Producer, epoch: u32, of: Id) -> Result<(), LaneFault> {
+        let id = self.open(producer, epoch)?;
+        self.outputs[of.1.0 as usize / 3 % OUTPUTS].0.push((id, Some(of)));
+        Ok(())
+    }
+
+    pub(crate) fn letter(&mut self, producer: Producer, epoch: u32, of: Id, code: String) -> Result<(), LaneFault> {
+        let id = self.open(producer, epoch)?;
+        self.letters[of.0.0 as usize].0.push((id, Some((of, code))));
+        Ok(())
+    }
+
+    pub(crate) fn segments(&mut self, producer: Producer, epoch: u32, all: &[Segment]) -> Result<(), LaneFault> {
+        let id = self.open(producer, epoch)?;
+        for segment in all {
+            let read = Segment::decode(segment.wire().clone()).expect("a segment that was encoded decodes");
+            self.ledgers[segment.partition().0 as usize].0.push((id, Some(read)));
+        }
+        Ok(())
+    }
+
+    /// Adds positions to the transaction under this membership, which must be current; whose partitions they are is not
+    /// looked at, as in Kafka.
+    pub(crate) fn send_positions(
+        &mut self,
+        producer: Producer,
+        epoch: u32,
+        member: Option<Metadata>,
+        positions: &[(Partition, Position)],
+    ) -> Result<(), LaneFault> {
+        let id = self.open(producer, epoch)?;
+        if !member.is_some_and(|member| self.group.is_current(producer.0, member)) {
+            return Err(LaneFault::Void("illegal generation".into()));
+        }
+        self.transactions[id].positions = positions.to_vec();
+        Ok(())
+    }
+
+    pub(crate) fn commit(&mut self, producer: Producer, epoch: u32, ending: Ending) -> Result<(), LaneFault> {
+        let id = self.open(producer, epoch)?;
+        match ending {
+            Ending::Told => {
+                self.finish(id, true);
+                return Ok(());
+            }
+            Ending::Void => return Err(LaneFault::Void("abortable".into())),
+            Ending::Unknown { commit } => self.finish(id, commit),
+            Ending::Pending { commit } => self.transactions[id].status = Status::Ending { commit },
+        }
+        Err(LaneFault::Unknown("timed out".into()))
+    }
+
+    pub(crate) fn abort(&mut self, producer: Producer, epoch: u32) -> Result<(), LaneFault> {
+        if let Some(id) = self.check(producer, epoch)? {
+            self.finish(id, false);
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, id: usize, commit: bool) {
+        let transaction = &mut self.transactions[id];
+        transaction.status = if commit { Status::Committed } else { Status::Aborted };
+        let positions = std::mem::take(&mut transaction.positions);
+        if commit {
+            self.positions.extend(positions);
+        }
+        self.outputs.iter_mut().for_each(|topic| topic.mark(id));
+        self.letters.iter_mut().for_each(|topic| topic.mark(id));
+        self.ledgers.iter_mut().for_each(|topic| topic.mark(id));
+        for (_, open) in self.producers.values_mut() {
+            *open = open.filter(|of| *of != id);
+        }
+    }
+
+    /// Ends what is under way, gives up what took too long and fences its producer. Says what it did.
+    pub(crate) fn look_after(&mut self, now: Now) -> Option<&'static str> {
+        let left: Vec<(Producer, u32, usize)> =
+            self.producers.iter().filter_map(|(producer, (epoch, open))| Some((*producer, *epoch, (*open)?))).collect();
+        for (producer, epoch, id) in left {
+            let Transaction { status, since, .. } = self.transactions[id];
+            match status {
+                Status::Ending { commit } => {
+                    self.finish(id, commit);
+                    return Some("broker: transaction ended late");
+                }
+                Status::Open if now >= since + TRANSACTION_TIMEOUT => {
+                    self.finish(id, false);
+                    self.producers.insert(producer, (epoch + 1, None));
+                    return Some("broker: transaction timed out");
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// The committed position, once no open transaction holds one of this partition.
+    pub(crate) fn stable_position(&self, partition: Partition) -> Result<Option<Position>, ()> {
+        let pending = self.transactions.iter().filter(|transaction| !transaction.status.is_over());
+        let mut pending = pending.flat_map(|transaction| &transaction.positions);
+        if pending.any(|(of, _)| *of == partition) {
+            return Err(());
+        }
+        Ok(self.positions.get(&partition).copied())
+    }
+
+    /// Where a partition's changelog ends for `read_committed`.
+    pub(crate) fn ledger_end(&self, partition: Partition) -> usize {
+        self.ledgers[partition.0 as usize].end(&self.transactions)
+    }
+
+    pub(crate) fn ledger(&self, partition: Partition, from: usize, end: usize) -> Vec<Placed> {
+        let committed = self.ledgers[partition.0 as usize].committed(&self.transactions);
+        let wanted = committed.filter(|(at, _)| (from..end).contains(at));
+        wanted.map(|(at, segment)| Placed { at: Offset(at as i64), segment: segment.clone() }).collect()
+    }
+
+    pub(crate) fn positions(&self) -> &BTreeMap<Partition, Position> {
+        &self.positions
+    }
+
+    /// The codes of all dead letters.
+    pub(crate) fn letters(&self) -> impl Iterator<Item = &(Id, String)> {
+        self.letters.iter().flat_map(|topic| topic.committed(&self.transactions)).map(|(_, letter)| letter)
+    }
+
+    /// All outcomes as a `read_committed` reader sees them now.
+    pub(crate) fn visible(&self) -> Vec<Visible<Id>> {
+        let (out, dlq): (Arc<str>, Arc<str>) = ("out".into(), "dlq".into());
+        let mut visible = Vec::new();
+        for (partition, topic) in (0..).map(Partition).zip(&self.outputs) {
+            let see = |(_, id): (usize, &Id)| Visible { topic: out.clone(), partition, id: *id, kind: Kind::Output };
+            visible.extend(topic.committed(&self.transactions).map(see));
+        }
+        for (partition, topic) in partitions().zip(&self.letters) {
+            let see = |(_, (id, _)): (usize, &(Id, String))| Visible {
+                topic: dlq.clone(),
+                partition,
+                id: *id,
+                kind: Kind::DeadLetter,
+            };
+            visible.extend(topic.committed(&self.transactions).map(see));
+        }
+        visible
+    }
+}

@@ -1,0 +1,51 @@
+//! The dlq's actor: one turn borrows a batch, the next hands it on. Never publishes.
+
+use crate::ctx::Ctx;
+use crate::slots::{STAGES, Slots, letter_spec};
+use bulkhead_core::batch::Batch;
+use bulkhead_core::dlq::{Dlq, Effect, Event};
+use bulkhead_core::link::{Borrower, Lent, LinkEffect, LinkEvent};
+use bulkhead_core::machine::Machine;
+
+const DLQ: Borrower = Borrower(0);
+
+pub(crate) struct DlqActor {
+    machine: Dlq,
+    hand: Option<Lent<Batch>>,
+}
+
+impl DlqActor {
+    pub(crate) fn new() -> Self {
+        Self { machine: Dlq::new(letter_spec(), None), hand: None }
+    }
+
+    pub(crate) fn kill(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
+        ctx.saw(if self.hand.is_some() { "dlq: killed with a batch" } else { "dlq: killed" });
+        slots.dlq.step(LinkEvent::Down(DLQ), ctx.now);
+        *self = Self::new();
+    }
+
+    pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
+        let Some(lent) = self.hand.take() else {
+            if let Some(LinkEffect::Lend(lent)) = slots.dlq.step(LinkEvent::Ask(DLQ), ctx.now).pop() {
+                self.hand = Some(lent);
+            }
+            return;
+        };
+        let batch = Box::new((*lent.item).clone());
+        for effect in self.machine.step(Event::Batch { batch, wall: ctx.wall() }, ctx.now) {
+            match effect {
+                Effect::Forward(batch) => {
+                    let released = slots.dlq.step(LinkEvent::Settle(lent.loan), ctx.now).pop();
+                    if matches!(released, Some(LinkEffect::Release(_))) {
+                        ctx.saw("dlq: forward");
+                        slots.enter(STAGES + 1, *batch);
+                    } else {
+                        ctx.saw("dlq: worked on what was fenced");
+                    }
+                }
+                Effect::Stop(_) => ctx.broke("the dlq stopped without a limit".into()),
+            }
+        }
+    }
+}
