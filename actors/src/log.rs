@@ -186,6 +186,14 @@ pub enum PublishError {
     Fatal(String),
 }
 
+impl PublishError {
+    /// The answer to a commit whose partitions were taken away while it was under way.
+    #[must_use]
+    pub fn not_ours() -> Self {
+        Self::Void("the assignment ended while its transaction was being committed".to_owned())
+    }
+}
+
 /// A transactional producer: one transaction open at a time. Its caller owns a thread that may block.
 pub trait Publisher: Send {
     /// Makes the producer ready, fences its earlier selves and settles what they left open. First call, and after `Unknown`.
@@ -196,6 +204,11 @@ pub trait Publisher: Send {
     fn produce(&mut self, outgoing: &Outgoing) -> Result<(), PublishError>;
     /// Commits the transaction: outputs, segments and positions, all or nothing under [`Delivery::ExactlyOnce`].
     fn commit(&mut self, closing: &Closing) -> Result<(), PublishError>;
+    /// As [`Publisher::commit`], but void where `ours` says no. A log that takes the membership as it is when positions
+    /// are sent asks it after that: a membership that is newer than a lost assignment would be accepted.
+    fn commit_if(&mut self, closing: &Closing, ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
+        if ours() { self.commit(closing) } else { Err(PublishError::not_ours()) }
+    }
     /// Gives the transaction up; none of it is ever seen under [`Delivery::ExactlyOnce`].
     fn abort(&mut self) -> Result<(), PublishError>;
     /// The group's committed positions, stable ones; `None` where there is none.

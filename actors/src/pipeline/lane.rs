@@ -132,11 +132,7 @@ impl Lane<'_> {
     }
 
     fn take_fences(&mut self) {
-        let current = |assignment: &Assignment| {
-            self.slots().partition(assignment.partition).and_then(|slot| slot.gate.generation())
-                == Some(assignment.generation)
-        };
-        let over: Vec<Assignment> = self.machine.assignments().filter(|a| !current(a)).collect();
+        let over: Vec<Assignment> = self.machine.assignments().filter(|over| !is_open(self.slots(), *over)).collect();
         for assignment in over {
             let now = self.now();
             let effects = self.machine.step(LaneEvent::Fenced(assignment), now);
@@ -277,11 +273,12 @@ impl Lane<'_> {
 
     fn commit(&mut self, ends: &[(Assignment, Position)]) -> Result<(), LaneFault> {
         let seat = self.seat.clone();
-        let passes = pass_gates(&seat.slots, ends)?;
+        // Before the gates: while a lane waits for a shard it holds up no fence.
         let mut segments = Vec::new();
         for (assignment, _) in ends {
             segments.push((*assignment, self.segments(*assignment)?));
         }
+        let passes = pass_gates(&seat.slots, ends)?;
         let records =
             segments.iter().flat_map(|(_, segments)| segments).filter_map(|segment| seat.slots.segment_record(segment));
         let closing = Closing {
@@ -289,7 +286,9 @@ impl Lane<'_> {
             positions: ends.iter().map(|(assignment, end)| (assignment.partition, *end)).collect(),
         };
         let started = Instant::now();
-        let result = self.publisher.commit(&closing);
+        // A fence that could not wait for us closes the gates behind us.
+        let ours = || ends.iter().all(|(assignment, _)| is_open(&seat.slots, *assignment));
+        let result = self.publisher.commit_if(&closing, &ours);
         let seconds = started.elapsed().as_secs_f64();
         seat.slots.metrics.commit_duration_seconds.with([&seat.slots.spec.name]).observe(seconds);
         result.map_err(|error| self.fault(error))?;
@@ -308,8 +307,13 @@ impl Lane<'_> {
     fn segments(&self, assignment: Assignment) -> Result<Vec<Segment>, LaneFault> {
         let Some(ledger) = &self.slots().spec.ledger else { return Ok(Vec::new()) };
         let Some(slot) = self.slots().partition(assignment.partition) else { return Ok(Vec::new()) };
-        let Some(head) = slot.ledger.wait_for_head(self.lifeline, assignment.generation, ledger.settle_wait) else {
-            return Err(LaneFault::Void(format!("{assignment}: the ledger shard is not ready")));
+        let (generation, wait) = (assignment.generation, ledger.settle_wait);
+        let is_over = || !is_open(self.slots(), assignment);
+        let Some(head) = slot.ledger.wait_for_head(self.lifeline, generation, wait, is_over) else {
+            return Err(match is_open(self.slots(), assignment) {
+                true => LaneFault::Void(format!("{assignment}: the ledger shard is not ready")),
+                false => LaneFault::Fenced(vec![assignment]),
+            });
         };
         let published = self.machine.published(assignment.partition);
         let batches: Vec<&Batch> = published.iter().map(|held| &*held.batch).collect();
@@ -403,6 +407,11 @@ fn refuse(slots: &Slots, batch: &mut Batch, index: u32, reason: &str, incarnatio
     let at = batch.letters.partition_point(|(of, _)| *of < index);
     batch.letters.insert(at, (index, made));
     batch.outcomes[index as usize] = Outcome::Rejected(Box::new(why));
+}
+
+/// Whether commits of this assignment may pass.
+fn is_open(slots: &Slots, assignment: Assignment) -> bool {
+    slots.partition(assignment.partition).and_then(|slot| slot.gate.generation()) == Some(assignment.generation)
 }
 
 /// Passes every partition's gate, or names those that are closed.

@@ -150,18 +150,24 @@ impl LedgerSlot {
         }
     }
 
-    /// Waits on a thread, at most `wait`.
+    /// The assignment is over: a lane that waits for its shard looks again.
+    pub(crate) fn fenced(&self) {
+        self.head.wake();
+    }
+
+    /// Waits on a thread, at most `wait`, and not for an assignment that is over.
     pub(crate) fn wait_for_head(
         &self,
         lifeline: &Lifeline,
         generation: Generation,
         wait: Duration,
+        is_over: impl Fn() -> bool,
     ) -> Option<SegmentHead> {
         let deadline = Instant::now() + wait;
         let waited = self.head.wait_for(lifeline, |known| match known {
             Some(head) if head.generation == generation => Ok(Some(head.head)),
             Some(head) if head.generation > generation => Ok(None),
-            _ if Instant::now() >= deadline => Ok(None),
+            _ if is_over() || Instant::now() >= deadline => Ok(None),
             _ => Err(None),
         });
         waited.ok().flatten()

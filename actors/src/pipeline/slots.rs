@@ -178,7 +178,8 @@ impl Slots {
     }
 
     /// The assignment is over: waits for a commit in progress, then nothing of it passes any more. Blocks up to `drain`;
-    /// not at all where the assignment is `lost`, for no commit of it can count any more.
+    /// not at all where the assignment is `lost`: a commit that is past the gate looks at it once more
+    /// ([`crate::log::Publisher::commit_if`]).
     pub(crate) fn fence(&self, over: Assignment, lost: bool) {
         let Some(slot) = self.partition(over.partition) else { return };
         slot.room.store(false, Ordering::Release);
@@ -196,6 +197,7 @@ impl Slots {
         let now = self.clock.now();
         slot.ledger.link.lock().step(LinkEvent::Fence(over), now);
         slot.ledger.link.wake();
+        slot.ledger.fenced();
         for stage in &self.stages {
             stage.lock().step(StageEvent::Fence(over), now);
         }

@@ -180,7 +180,7 @@ impl SourceSeat {
         self.slots.source.lock().step(event, self.slots.clock.now())
     }
 
-    /// Performs what an assignment or its end asks for. `lost`: no commit in progress can count, so none is waited for.
+    /// Performs what an assignment or its end asks for. `lost`: no commit in progress is waited for.
     fn perform(&self, effects: Vec<SourceEffect>, lost: bool) {
         for effect in effects {
             match effect {

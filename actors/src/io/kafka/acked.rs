@@ -52,7 +52,7 @@ impl AckedPublisher {
         }
     }
 
-    fn publish(&mut self, closing: &Closing) -> Result<(), PublishError> {
+    fn publish(&mut self, closing: &Closing, ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
         let (sender, batching) = self.sender()?;
         sender.drain(batching)?;
         for segment in &closing.segments {
@@ -61,6 +61,9 @@ impl AckedPublisher {
         sender.drain(batching)?;
         if closing.positions.is_empty() {
             return Ok(());
+        }
+        if !ours() {
+            return Err(PublishError::not_ours());
         }
         let list = position_list(&self.topic, &closing.positions).map_err(|e| publish_error("positions", &e))?;
         let answer = self.membership.with(|member| member.client().commit(&list, CommitMode::Sync));
@@ -93,7 +96,11 @@ impl Publisher for AckedPublisher {
     }
 
     fn commit(&mut self, closing: &Closing) -> Result<(), PublishError> {
-        let outcome = self.publish(closing);
+        self.commit_if(closing, &|| true)
+    }
+
+    fn commit_if(&mut self, closing: &Closing, ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
+        let outcome = self.publish(closing, ours);
         if outcome.is_ok() {
             self.relaxed = self.batching.is_singly();
             self.batching.relax();

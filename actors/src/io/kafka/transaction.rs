@@ -67,20 +67,24 @@ impl TransactionalPublisher {
         }
     }
 
-    fn prepare(&mut self, closing: &Closing) -> Result<(), PublishError> {
+    fn prepare(&mut self, closing: &Closing, ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
         for segment in &closing.segments {
             self.produce(segment)?;
         }
         self.sender.as_ref().ok_or_else(no_producer)?.drain(&mut self.batching)?;
-        if closing.positions.is_empty() { Ok(()) } else { self.send_offsets(&closing.positions) }
+        if closing.positions.is_empty() { Ok(()) } else { self.send_offsets(&closing.positions, ours) }
     }
 
     /// Adds the positions, under the membership as it is now: an older generation would be refused though we still own
-    /// the partitions. That they are still ours is the caller's to know (rule 4).
-    fn send_offsets(&self, positions: &[(Partition, Position)]) -> Result<(), PublishError> {
+    /// the partitions. That they are still ours is the caller's to know (rule 4), and is asked once the membership was
+    /// taken: if they are lost after that, it is too old to be accepted.
+    fn send_offsets(&self, positions: &[(Partition, Position)], ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
         let list = position_list(&self.topic, positions).map_err(|e| publish_error("positions", &e))?;
         let member = self.membership.with(|member| member.client().group_metadata()).flatten();
         let metadata = member.ok_or_else(|| PublishError::Void("no consumer in use".into()))?;
+        if !ours() {
+            return Err(PublishError::not_ours());
+        }
         let (wait, patience) = (self.call_wait(), self.shared.config.transaction_timeout);
         let producer = self.sender()?.producer();
         let started = Instant::now();
@@ -169,7 +173,11 @@ impl Publisher for TransactionalPublisher {
     }
 
     fn commit(&mut self, closing: &Closing) -> Result<(), PublishError> {
-        let outcome = self.prepare(closing).and_then(|()| self.end(End::Commit));
+        self.commit_if(closing, &|| true)
+    }
+
+    fn commit_if(&mut self, closing: &Closing, ours: &dyn Fn() -> bool) -> Result<(), PublishError> {
+        let outcome = self.prepare(closing, ours).and_then(|()| self.end(End::Commit));
         if outcome.is_ok() {
             self.open = false;
             self.relaxed = self.batching.is_singly();
