@@ -170,7 +170,8 @@ impl LaneMachine {
 
     /// Changes a batch that waits to be published again.
     pub fn amend(&mut self, ticket: Ticket, amend: impl FnOnce(&mut Batch)) {
-        if let Some(stream) = self.streams.get_mut(&ticket.assignment.partition) {
+        let Assignment { partition, generation } = ticket.assignment;
+        if let Some(stream) = self.streams.get_mut(&partition).filter(|stream| stream.generation() == generation) {
             stream.amend(ticket.seq, amend);
         }
     }
