@@ -176,7 +176,7 @@ pub fn run(lifeline: &Lifeline, log: &Arc<dyn Log>, topics: &[(Arc<str>, Source)
         match turned {
             Ok(results) => reading = Some(results),
             Err(error) => {
-                tracing::warn!(%error, "results cannot be read; trying again");
+                tracing::info!(%error, "results cannot be read yet; tried again");
                 store.state.lock().caught_up = Err(error.to_string());
                 thread::park_timeout(RETRY);
             }

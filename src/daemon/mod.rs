@@ -18,6 +18,8 @@ use std::sync::Arc;
 
 /// The embedded log's folder in the data directory.
 const LOG_DIR: &str = "log";
+/// What headers and key may add to a body.
+const RECORD_MARGIN: usize = 64 * 1024;
 /// Where the daemon says under which addresses it can be reached.
 const RUN_FILE: &str = "run.json";
 
@@ -39,7 +41,10 @@ pub fn open_log(config: &Config, instance: &str, data: &Path) -> Result<Arc<dyn 
     if !config.daemon.kafka.brokers.is_empty() {
         return assemble::kafka(config, instance);
     }
-    let log = EmbeddedLog::open(data.join(LOG_DIR), &EmbeddedOptions::default()).map_err(|why| why.to_string())?;
+    // What the gateway lets in must fit the log.
+    let record_bytes_max = config.daemon.http.body_max.bytes() + RECORD_MARGIN;
+    let options = EmbeddedOptions { record_bytes_max, ..EmbeddedOptions::default() };
+    let log = EmbeddedLog::open(data.join(LOG_DIR), &options).map_err(|why| why.to_string())?;
     Ok(Arc::new(log))
 }
 
