@@ -63,7 +63,7 @@ pub fn run(config: Config) -> Exit {
         Ok(opened) => opened,
         Err(why) => {
             tracing::error!("{why}");
-            return refuse(&why);
+            return Exit::Start;
         }
     };
     actix_rt::System::new().block_on(serve::serve(opened))

@@ -48,7 +48,6 @@ pub(super) async fn serve(opened: Opened) -> Exit {
         Ok(built) => built,
         Err(why) => {
             tracing::error!("{why}");
-            eprintln!("bulkhead: {why}");
             return Exit::Start;
         }
     };
