@@ -146,9 +146,26 @@ impl Shared {
     /// Where a partition's records of this kind begin and end.
     pub(super) fn extent_of(&self, topic: &str, partition: Partition, which: Isolation) -> Result<Extent, LogError> {
         let doing = format!("extent of {topic}/{partition}");
-        let answer = self.probe_as(which)?.fetch_watermarks(topic, partition.0, self.config.call_timeout);
-        let (start, end) = self.asked(&doing, answer)?;
+        let probe = self.probe_as(which)?;
+        let answer = probe.fetch_watermarks(topic, partition.0, self.config.call_timeout);
+        let answer = self.asked(&doing, answer);
+        if matches!(answer, Err(LogError::Unavailable(_))) {
+            self.forget_probe(which, &probe);
+        }
+        let (start, end) = answer?;
         Ok(Extent { start: Position(start), end: Position(end) })
+    }
+
+    /// A client without a subscription asks whom it knew as leader, for as long as it lives: where that broker is dead, only
+    /// a new client finds the next one.
+    fn forget_probe(&self, isolation: Isolation, old: &Arc<BaseConsumer<Events>>) {
+        let mut slot = match isolation {
+            Isolation::Committed => self.probe.lock(),
+            Isolation::Uncommitted => self.high_probe.lock(),
+        };
+        if let Some(known) = slot.take_if(|known| Arc::ptr_eq(known, old)) {
+            self.disposal.drop_elsewhere("probe", known);
+        }
     }
 
     pub(super) fn committed_by(
