@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 struct Says {
     live: bool,
     ready: Vec<Status>,
+    standstill: Vec<Status>,
     progress: Vec<PartitionProgress>,
     killed: Mutex<Vec<String>>,
 }
@@ -24,6 +25,9 @@ impl AdminSource for Says {
     }
     fn ready(&self) -> Vec<Status> {
         self.ready.clone()
+    }
+    fn standstill(&self) -> Vec<Status> {
+        self.standstill.clone()
     }
     fn progress(&self) -> Vec<PartitionProgress> {
         self.progress.clone()
@@ -129,6 +133,15 @@ fn health_is_red_with_what_is_wrong() {
     let stuck = json!([{ "pipeline": "orders", "partition": 3, "stage": "classify", "oldest_unfinished_ms": 1_001,
         "allowed_ms": 1_000 }]);
     assert_eq!((status, &progress["stuck"]), (503, &stuck));
+}
+
+#[test]
+fn a_log_that_is_away_is_no_progress_though_no_partition_is_stuck() {
+    let away = Status::failed("log reachable", "no broker in 2 s");
+    let admin = Admin::start(Says { standstill: vec![away], ..Says::default() }, false);
+    let (status, progress) = admin.get("/progress");
+    let told = json!([{ "label": "log reachable", "ok": false, "error": "no broker in 2 s" }]);
+    assert_eq!((status, &progress["ok"], &progress["standstill"]), (503, &json!(false), &told));
 }
 
 #[test]

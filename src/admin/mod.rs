@@ -114,10 +114,12 @@ fn ready(deps: &AdminDeps) -> HttpResponse {
     health(ok, json!({ "ok": ok, "statuses": statuses }))
 }
 
+/// A daemon whose log is away has no partitions that could be stuck, and does not work all the same.
 fn progress(deps: &AdminDeps) -> HttpResponse {
-    let partitions = deps.source.progress();
+    let (standstill, partitions) = (deps.source.standstill(), deps.source.progress());
     let stuck: Vec<_> = partitions.iter().filter(|partition| !partition.is_ok()).collect();
-    health(stuck.is_empty(), json!({ "ok": stuck.is_empty(), "stuck": stuck, "partitions": partitions }))
+    let ok = standstill.is_empty() && stuck.is_empty();
+    health(ok, json!({ "ok": ok, "standstill": standstill, "stuck": stuck, "partitions": partitions }))
 }
 
 fn scrape(deps: &AdminDeps) -> HttpResponse {

@@ -12,6 +12,10 @@ pub trait AdminSource: Send + Sync {
     /// Everything that must hold before records may be sent here; one status for each condition, whether it holds or not.
     fn ready(&self) -> Vec<Status>;
 
+    /// Why nothing at all is worked on, or a whole pipeline is not: the log is away, a pipeline or a partition has stopped.
+    /// Empty where all can work.
+    fn standstill(&self) -> Vec<Status>;
+
     /// Every assigned partition and how old its oldest unfinished record is.
     fn progress(&self) -> Vec<PartitionProgress>;
 

@@ -28,6 +28,16 @@ pub(super) struct Health {
 }
 
 impl Health {
+    fn log_status(&self) -> Status {
+        let seen = self.seen.lock().clone();
+        match (seen.looked, seen.log) {
+            (false, _) => Status::failed("log reachable", "not asked yet"),
+            (true, Some(why)) => Status::failed("log reachable", why),
+            (true, None) => Status::ok("log reachable"),
+        }
+    }
+
+    /// Whether a pipeline can work at all, however slowly.
     fn pipeline_status(&self, pipeline: &Pipeline) -> Status {
         let label = format!("pipeline {}", pipeline.name());
         if let Some(why) = pipeline.halted() {
@@ -40,10 +50,10 @@ impl Health {
             .health()
             .into_iter()
             .find_map(|health| health.stopped.map(|why| format!("partition {} stands still: {why}", health.partition)));
-        if let Some(why) = stopped.or_else(|| self.workers_missing(pipeline)) {
-            return Status::failed(label, why);
+        match stopped {
+            Some(why) => Status::failed(label, why),
+            None => Status::ok(label),
         }
-        Status::ok(label)
     }
 
     /// A stage without a running worker cannot have its models loaded.
@@ -59,12 +69,6 @@ impl AdminSource for Health {
     }
 
     fn ready(&self) -> Vec<Status> {
-        let seen = self.seen.lock().clone();
-        let log = match (seen.looked, seen.log) {
-            (false, _) => Status::failed("log reachable", "not asked yet"),
-            (true, Some(why)) => Status::failed("log reachable", why),
-            (true, None) => Status::ok("log reachable"),
-        };
         let results = match self.jobs.caught_up() {
             Ok(()) => Status::ok("results read"),
             Err(why) => Status::failed("results read", why),
@@ -74,9 +78,19 @@ impl AdminSource for Health {
         } else {
             Status::ok("not draining")
         };
-        let mut statuses = vec![log, results, draining];
-        statuses.extend(self.pipelines.iter().map(|pipeline| self.pipeline_status(pipeline)));
+        let mut statuses = vec![self.log_status(), results, draining];
+        statuses.extend(self.pipelines.iter().map(|pipeline| {
+            match (self.pipeline_status(pipeline), self.workers_missing(pipeline)) {
+                (Status { ok: true, label, .. }, Some(why)) => Status::failed(label, why),
+                (status, _) => status,
+            }
+        }));
         statuses
+    }
+
+    fn standstill(&self) -> Vec<Status> {
+        let pipelines = self.pipelines.iter().map(|pipeline| self.pipeline_status(pipeline));
+        std::iter::once(self.log_status()).chain(pipelines).filter(|status| !status.ok).collect()
     }
 
     fn progress(&self) -> Vec<PartitionProgress> {

@@ -1,5 +1,5 @@
 //! Looks at the log in the background, so that health answers at once and is at most a few seconds old (P5).
-//! Never repairs anything.
+//! Never repairs anything, and never lets a question that may take long hold up the one whether the log is there.
 
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
@@ -35,8 +35,17 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// The body of the monitor's actor.
+    /// The body of the monitor's actor: asks whether the log is there.
     pub(super) fn run(&self, lifeline: &Lifeline) -> Exit {
+        self.repeat(lifeline, Self::look)
+    }
+
+    /// The body of the actor that looks at topics and lag; its questions take long while the log is going away.
+    pub(super) fn run_topics(&self, lifeline: &Lifeline) -> Exit {
+        self.repeat(lifeline, Self::look_at_topics)
+    }
+
+    fn repeat(&self, lifeline: &Lifeline, look: fn(&Self)) -> Exit {
         let thread = std::thread::current();
         lifeline.on_signal(move || thread.unpark());
         loop {
@@ -45,7 +54,7 @@ impl Monitor {
                 Signal::Drain => return Exit::Done,
                 Signal::Kill => return Exit::Killed,
             }
-            self.look();
+            look(self);
             std::thread::park_timeout(EVERY);
         }
     }
@@ -56,13 +65,17 @@ impl Monitor {
             self.metrics.abandoned_threads.with([]).set(abandoned);
         }
         let unreachable = self.log.ping(PING).err().map(|error| error.to_string());
+        *self.seen.lock() = Seen { log: unreachable, looked: true };
+        self.pipelines.iter().for_each(Pipeline::observe);
+    }
+
+    fn look_at_topics(&self) {
         for pipeline in &*self.pipelines {
-            pipeline.observe();
-            if unreachable.is_none() {
+            let reachable = { self.seen.lock().log.is_none() };
+            if reachable {
                 self.look_at(pipeline);
             }
         }
-        *self.seen.lock() = Seen { log: unreachable, looked: true };
     }
 
     fn look_at(&self, pipeline: &Pipeline) {

@@ -13,7 +13,7 @@ use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::Pipeline;
 use bulkhead_actors::results::{self, JobStore, Source};
-use bulkhead_actors::shell::Body;
+use bulkhead_actors::shell::{self, Body, Lifeline};
 use bulkhead_actors::supervisor::{ChildSpec, Root, RootExit, RootHandle, RootOptions, SupervisorSpec};
 use bulkhead_core::job_id::JobIds;
 use bulkhead_core::jobs;
@@ -173,7 +173,9 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
         metrics,
     };
     // In start order; a drain goes the other way round, so the admin port tells the truth to the end.
-    let mut children = vec![admin_spec(opened, &parts)?, monitor_spec(&parts), results_spec(&parts)];
+    let mut children = vec![admin_spec(opened, &parts)?];
+    children.extend(monitor_specs(&parts));
+    children.push(results_spec(&parts));
     children.extend(parts.pipelines.iter().map(Pipeline::supervise));
     children.push(gateway_spec(opened, &parts)?);
     Ok((parts, SupervisorSpec::new(ROOT, children)))
@@ -196,7 +198,7 @@ fn admin_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
     }))
 }
 
-fn monitor_spec(parts: &Parts) -> ChildSpec {
+fn monitor_specs(parts: &Parts) -> [ChildSpec; 2] {
     let monitor = Monitor {
         log: Arc::clone(&parts.log),
         pipelines: Arc::clone(&parts.pipelines),
@@ -204,10 +206,14 @@ fn monitor_spec(parts: &Parts) -> ChildSpec {
         seen: Arc::clone(&parts.seen),
         root: Arc::clone(&parts.root),
     };
-    ChildSpec::body("monitor", move |_| {
+    let child = |name: &str, run: fn(&Monitor, &Lifeline) -> shell::Exit| {
         let monitor = monitor.clone();
-        Body::thread(move |lifeline| monitor.run(&lifeline))
-    })
+        ChildSpec::body(name, move |_| {
+            let monitor = monitor.clone();
+            Body::thread(move |lifeline| run(&monitor, &lifeline))
+        })
+    };
+    [child("monitor", Monitor::run), child("topics", Monitor::run_topics)]
 }
 
 fn results_spec(parts: &Parts) -> ChildSpec {
