@@ -21,6 +21,8 @@ const POLL: Duration = Duration::from_millis(5);
 const TURN: usize = 256;
 /// How long to let a log that is away rest before it is asked again.
 const AWAY: Duration = Duration::from_millis(200);
+/// How often to look whether topics that do not fit the pipeline have been mended, before it joins.
+const MISFIT: Duration = Duration::from_secs(1);
 
 /// The place of a pipeline's source; it outlives the incarnations that fill it.
 #[derive(Clone)]
@@ -70,8 +72,9 @@ impl SourceSeat {
         // The log may take its time to answer, or to come.
         lifeline.idle();
         while lifeline.signal() == Signal::Run {
-            match self.slots.create_topics().and_then(|()| self.join()) {
-                Ok(()) => return Ok(Signal::Run),
+            match self.enter() {
+                Ok(true) => return Ok(Signal::Run),
+                Ok(false) => std::thread::park_timeout(MISFIT),
                 Err(LogError::Unavailable(why)) => {
                     tracing::warn!(pipeline = %self.slots.spec.name, why, "the log cannot be reached, tried again");
                     std::thread::park_timeout(AWAY);
@@ -80,6 +83,17 @@ impl SourceSeat {
             }
         }
         Ok(lifeline.signal())
+    }
+
+    /// Makes the topics and joins the group. `false` where the topics do not fit: a member would take partitions from those
+    /// that do fit. Whoever is a member already goes on polling and takes no records.
+    fn enter(&self) -> Result<bool, LogError> {
+        self.slots.create_topics()?;
+        let (member, fits) = (self.slots.group.lock().is_some(), self.slots.mismatch.lock().is_none());
+        if !member && !fits {
+            return Ok(false);
+        }
+        self.join().map(|()| true)
     }
 
     /// Joins the group, once: the membership outlives this actor.
