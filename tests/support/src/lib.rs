@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod daemon;
+pub mod flow;
 pub mod groups;
 mod java;
 pub mod kafka;
