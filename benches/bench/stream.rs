@@ -72,27 +72,31 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
     kafka.create_topic(&source, PARTITIONS);
     kafka.produce(&source, (0..size.records).map(|n| workload.record(n)));
     let bench = Bench { kafka, workload, source, outputs: workload.outputs(size.records) };
-    let (mut limits, mut values, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut values, mut memory) = (Vec::<Speed>::new(), Vec::<Speed>::new(), Vec::new());
     // The first pair warms the broker's JVM and is not counted.
     for pair in 0..=size.pairs {
         let limit = bench.limit(&format!("limit{pair}"));
         let (value, mib) = bench.daemon(&format!("daemon{pair}"));
-        println!("{} pair {pair}: limit {limit:.0}/s, bulkhead {value:.0}/s, {mib:.0} MiB", workload.name());
+        println!("{} pair {pair}: limit {limit:?}, bulkhead {value:?}, {mib:.0} MiB", workload.name());
         if pair > 0 {
             limits.push(limit);
             values.push(value);
             memory.push(mib);
         }
     }
-    let ratios: Vec<f64> = values.iter().zip(&limits).map(|(value, limit)| value / limit).collect();
-    report.add(Figure {
-        name: workload.name().into(),
-        value: median(&values),
-        unit: "records/s",
-        limit: Some(median(&limits)),
-        ratio: Some(median(&ratios)),
-        runs: format!("{ratios:.2?}"),
-    });
+    for (suffix, unit) in [("", "records/s"), ("_cpu", "us/record")] {
+        let of = |speed: &Speed| if suffix.is_empty() { speed.rate } else { speed.cpu_us };
+        let (values, limits): (Vec<f64>, Vec<f64>) = (values.iter().map(of).collect(), limits.iter().map(of).collect());
+        let ratios: Vec<f64> = values.iter().zip(&limits).map(|(value, limit)| value / limit).collect();
+        report.add(Figure {
+            name: format!("{}{suffix}", workload.name()),
+            value: median(&values),
+            unit,
+            limit: Some(median(&limits)),
+            ratio: Some(median(&ratios)),
+            runs: format!("{ratios:.2?}"),
+        });
+    }
     report.add(Figure {
         name: format!("{}_memory", workload.name()),
         value: median(&memory),
@@ -103,6 +107,22 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
     });
 }
 
+/// How fast a run was: records a second, and the processor time that its process took for each, which other load on the
+/// machine changes little.
+#[derive(Clone, Copy, Debug)]
+struct Speed {
+    rate: f64,
+    cpu_us: f64,
+}
+
+/// What a look at a run showed: when, how long the output was, how much processor time the process had taken.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    visible: i64,
+    cpu: f64,
+}
+
 struct Bench<'a> {
     kafka: &'a Kafka,
     workload: Workload,
@@ -111,8 +131,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// The bare program: records a second.
-    fn limit(&self, run: &str) -> f64 {
+    /// The bare program.
+    fn limit(&self, run: &str) -> Speed {
         let name = self.topics(run);
         let program = Path::new(env!("CARGO_BIN_EXE_bulkhead")).with_file_name(self.workload.name());
         assert!(program.exists(), "{}: build it with `cargo build --release -p bulkhead-limits`", program.display());
@@ -121,17 +141,17 @@ impl Bench<'_> {
         let args = [&bootstrap[..], &self.source, &output, &ledger, &name, &partitions, WORKERS];
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let process = Process::start("limit", &program, args, &[], &folder.path().join("log"));
-        let rate = self.watch(&output, || {
+        let speed = self.watch(&output, process.pid(), || {
             let status = process.exit_status();
             assert!(status.is_none_or(|s| s.success()), "the limit failed:\n{}", process.tail(20));
             status.is_some()
         });
         self.count(&output);
-        rate
+        speed
     }
 
-    /// The daemon: records a second and its peak memory in MiB.
-    fn daemon(&self, run: &str) -> (f64, f64) {
+    /// The daemon, and its peak memory in MiB.
+    fn daemon(&self, run: &str) -> (Speed, f64) {
         let name = self.topics(run);
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let ledger =
@@ -142,7 +162,7 @@ impl Bench<'_> {
         let output = format!("{name}.out");
         let ends = self.kafka.end_offsets(&self.source, Isolation::Committed);
         let positions = self.kafka.positions(&name, &self.source);
-        let rate = self.watch(&output, || {
+        let speed = self.watch(&output, daemon.pid(), || {
             assert!(daemon.is_running(), "the daemon ended");
             positions.committed() == ends
         });
@@ -151,7 +171,7 @@ impl Bench<'_> {
         let status = daemon.wait_exit(Duration::from_secs(30));
         assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
         self.count(&output);
-        (rate, mib)
+        (speed, mib)
     }
 
     /// Makes the topics of a run; returns the name that they and the group have in common.
@@ -163,33 +183,29 @@ impl Bench<'_> {
         name
     }
 
-    /// Records a second between the first commit that is visible and the last; `done` says whether all is committed and
-    /// is asked only when the output is as long as it will be.
-    fn watch(&self, output: &str, mut done: impl FnMut() -> bool) -> f64 {
+    /// How fast process `pid` was between the first commit that is visible and the last; `done` says whether all is
+    /// committed and is asked only when the output is as long as it will be.
+    fn watch(&self, output: &str, pid: u32, mut done: impl FnMut() -> bool) -> Speed {
         let watcher = self.kafka.reader(Isolation::Committed);
-        let began = Instant::now();
-        let (mut first, mut last) = (None, (began, 0));
-        loop {
-            assert!(began.elapsed() < PATIENCE, "{output} has {} of {} records", last.1, self.outputs);
+        let mut last = Look { at: Instant::now(), visible: 0, cpu: 0.0 };
+        let (began, mut first) = (last.at, None);
+        let mut finished = false;
+        while !finished {
+            assert!(began.elapsed() < PATIENCE, "{output} has {} of {} records", last.visible, self.outputs);
+            // A transaction's marker takes an offset, so the length is reached a little early. Nothing is assigned to the
+            // watcher: its poll only waits between two looks.
+            finished = last.visible >= self.outputs && done();
+            drop(watcher.poll(Duration::from_millis(10)));
             let visible = length(&watcher, output);
-            if visible > last.1 {
-                last = (Instant::now(), visible);
+            if visible > last.visible {
+                last = Look { at: Instant::now(), visible, cpu: cpu_seconds(pid).unwrap_or(last.cpu) };
                 first = first.or(Some(last));
             }
-            // A transaction's marker takes an offset, so the length is reached a little early.
-            if visible >= self.outputs && done() {
-                break;
-            }
-            // Nothing is assigned: this only waits between two looks.
-            drop(watcher.poll(Duration::from_millis(10)));
-        }
-        let visible = length(&watcher, output);
-        if visible > last.1 {
-            last = (Instant::now(), visible);
         }
         let first = first.expect("the output is not empty");
-        let share = (last.1 - first.1) as f64 / last.1 as f64;
-        self.outputs as f64 * share / (last.0 - first.0).as_secs_f64()
+        let records = self.outputs as f64 * (last.visible - first.visible) as f64 / last.visible as f64;
+        let rate = records / (last.at - first.at).as_secs_f64();
+        Speed { rate, cpu_us: (last.cpu - first.cpu) * 1e6 / records }
     }
 
     /// Every output is there once.
@@ -245,4 +261,13 @@ fn peak_mib(pid: u32) -> f64 {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux tells a process' peak");
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
     kib / 1024.0
+}
+
+/// The processor time that a process has taken; none once it is gone.
+fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which stands in parentheses: state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
 }
