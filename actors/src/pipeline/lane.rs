@@ -414,15 +414,22 @@ fn is_open(slots: &Slots, assignment: Assignment) -> bool {
     slots.partition(assignment.partition).and_then(|slot| slot.gate.generation()) == Some(assignment.generation)
 }
 
-/// Passes every partition's gate, or names those that are closed.
+/// Passes every partition's gate, or names those that are closed. One that is open and held is an abandoned lane's, which
+/// will end: taken for a fence it would cost batches that are still ours.
 fn pass_gates<'slots>(slots: &'slots Slots, ends: &[(Assignment, Position)]) -> Result<Vec<Pass<'slots>>, LaneFault> {
     let mut passes = Vec::new();
     let mut closed = Vec::new();
+    let mut held = None;
     for (assignment, _) in ends {
         match slots.partition(assignment.partition).and_then(|slot| slot.gate.enter(assignment.generation)) {
             Some(pass) => passes.push(pass),
+            None if is_open(slots, *assignment) => held = Some(*assignment),
             None => closed.push(*assignment),
         }
     }
-    if closed.is_empty() { Ok(passes) } else { Err(LaneFault::Fenced(closed)) }
+    match held {
+        _ if !closed.is_empty() => Err(LaneFault::Fenced(closed)),
+        Some(held) => Err(LaneFault::Void(format!("{held}: an abandoned lane is still committing"))),
+        None => Ok(passes),
+    }
 }

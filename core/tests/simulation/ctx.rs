@@ -16,6 +16,8 @@ pub(crate) enum Mutant {
     OpenGate,
     /// A fence does not wait for the commit in progress, and the commit does not look again.
     HastyFence,
+    /// A gate that an abandoned lane holds is taken for a closed one.
+    HeldIsClosed,
     /// A commit looks at its gates once, before it takes the membership under which it will be accepted.
     OneLook,
     /// Batches are settled before their transaction is committed.

@@ -26,6 +26,8 @@ pub(crate) struct Daemon {
     workers: Vec<Worker>,
     dlq: DlqActor,
     lanes: Vec<Lane>,
+    /// Lanes that were abandoned and still wait for their log.
+    ghosts: Vec<Lane>,
 }
 
 impl Daemon {
@@ -37,7 +39,7 @@ impl Daemon {
         let workers = (0..=STAGES as u32).map(|n| Worker::new(n as usize / 2, n % 2)).collect();
         let lanes = (0..LANES).map(|lane| Lane::new(lane, &mut slots)).collect();
         let pairs = (0..PARTITIONS).map(|_| None).collect();
-        Self { slots, source: Source::default(), pairs, workers, dlq: DlqActor::new(), lanes }
+        Self { slots, source: Source::default(), pairs, workers, dlq: DlqActor::new(), lanes, ghosts: Vec::new() }
     }
 
     /// What a process leaves behind.
@@ -49,7 +51,10 @@ impl Daemon {
     pub(crate) fn is_idle(&self) -> bool {
         let claims: usize = self.pairs.iter().flatten().map(|pair| pair.shard.unsettled()).sum();
         let told = self.pairs.iter().zip(&self.slots.partitions).filter(|(pair, _)| pair.is_some());
-        self.slots.is_idle() && claims == 0 && told.into_iter().all(|(_, slot)| slot.inbox.settled.is_empty())
+        self.slots.is_idle()
+            && self.ghosts.is_empty()
+            && claims == 0
+            && told.into_iter().all(|(_, slot)| slot.inbox.settled.is_empty())
     }
 
     /// Batches that are not settled.
@@ -84,8 +89,9 @@ impl Daemon {
     /// One actor takes one small turn.
     pub(crate) fn turn(&mut self, ctx: &mut Ctx) {
         let slots = &mut self.slots;
-        match ctx.rng.below(22) {
-            20.. => slots.arrive(ctx),
+        match ctx.rng.below(23) {
+            20..22 => slots.arrive(ctx),
+            22 => self.ghosts.retain_mut(|ghost| ghost.haunt(slots, ctx)),
             0..3 => {
                 for partition in self.source.turn(slots, ctx) {
                     self.stop(partition);
@@ -156,6 +162,7 @@ impl Daemon {
             0 => self.workers[worker].kill(slots, ctx),
             1 => self.workers[worker].hang(slots, ctx),
             2 => self.dlq.kill(slots, ctx),
+            3 if number < 2 => self.ghosts.extend(self.lanes[worker % LANES].abandon(slots, ctx)),
             3 => self.lanes[number % LANES].kill(slots, ctx),
             4 => {
                 if let Some(pair) = &mut self.pairs[number] {

@@ -90,6 +90,26 @@ impl Lane {
         *self = Self::new(self.number, slots);
     }
 
+    /// It is killed while its log does not answer: the thread is abandoned, and goes on as a ghost until it does.
+    pub(crate) fn abandon(&mut self, slots: &mut Slots, ctx: &mut Ctx) -> Option<Self> {
+        if matches!(self.commit, None | Some(Commit::Heads(_))) {
+            return None;
+        }
+        ctx.saw("lane: abandoned in a commit");
+        slots.lanes[self.number].step(LinkEvent::Down(LANE), ctx.now);
+        Some(std::mem::replace(self, Self::new(self.number, slots)))
+    }
+
+    /// A ghost's next move; false once it has ended.
+    pub(crate) fn haunt(&mut self, slots: &mut Slots, ctx: &mut Ctx) -> bool {
+        let Some(commit) = self.commit.take() else { return false };
+        match self.go_on(commit, slots, ctx) {
+            Ok(commit) => self.commit = commit,
+            Err(_) => ctx.saw("lane: a ghost's commit failed"),
+        }
+        self.commit.is_some()
+    }
+
     pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
         if let Some(commit) = self.commit.take() {
             match self.go_on(commit, slots, ctx) {
@@ -392,17 +412,26 @@ fn pass_gates(ends: &[(Assignment, Position)], slots: &mut Slots, ctx: &mut Ctx)
     }
     let mut passed = Vec::new();
     let mut closed = Vec::new();
+    let mut busy = false;
     for (assignment, end) in ends {
-        if slots.partition(assignment.partition).gate.enter(assignment.generation) {
+        let gate = &mut slots.partition(assignment.partition).gate;
+        if gate.enter(assignment.generation) {
             passed.push((*assignment, *end));
+        } else if gate.open == Some(assignment.generation) && ctx.mutant != Mutant::HeldIsClosed {
+            busy = true;
         } else {
             closed.push(*assignment);
         }
     }
-    if closed.is_empty() {
+    if closed.is_empty() && !busy {
         return Ok(());
     }
     leave_gates(&passed, slots);
+    if closed.is_empty() {
+        // It ends; taking this for a fence would drop batches that are still ours.
+        ctx.saw("lane: met a ghost at the gate");
+        return Err(LaneFault::Void("a ghost is committing".into()));
+    }
     Err(LaneFault::Fenced(closed))
 }
 

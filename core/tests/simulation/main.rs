@@ -94,6 +94,11 @@ fn a_commit_that_does_not_look_at_its_gate_again_is_found() {
 }
 
 #[test]
+fn a_held_gate_that_is_taken_for_a_closed_one_is_found() {
+    println!("after {} seeds", found_after(Mutant::HeldIsClosed));
+}
+
+#[test]
 fn settling_before_the_commit_is_found() {
     println!("after {} seeds", found_after(Mutant::EarlySettle));
 }
