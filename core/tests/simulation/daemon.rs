@@ -10,6 +10,8 @@ use crate::source::Source;
 use crate::source_log::{PARTITIONS, partitions};
 use crate::worker::Worker;
 use bulkhead_core::ids::Partition;
+use bulkhead_core::machine::Machine;
+use bulkhead_core::source::SourceEvent;
 
 /// A partition's two actors: `rest_for_one`, so the shard dies with the partition and not the other way round.
 struct Pair {
@@ -28,6 +30,8 @@ pub(crate) struct Daemon {
     lanes: Vec<Lane>,
     /// Lanes that were abandoned and still wait for their log.
     ghosts: Vec<Lane>,
+    /// Told to finish and stop; its source takes no more.
+    draining: bool,
 }
 
 impl Daemon {
@@ -39,7 +43,16 @@ impl Daemon {
         let workers = (0..=STAGES as u32).map(|n| Worker::new(n as usize / 2, n % 2)).collect();
         let lanes = (0..LANES).map(|lane| Lane::new(lane, &mut slots)).collect();
         let pairs = (0..PARTITIONS).map(|_| None).collect();
-        Self { slots, source: Source::default(), pairs, workers, dlq: DlqActor::new(), lanes, ghosts: Vec::new() }
+        Self {
+            slots,
+            source: Source::default(),
+            pairs,
+            workers,
+            dlq: DlqActor::new(),
+            lanes,
+            ghosts: Vec::new(),
+            draining: false,
+        }
     }
 
     /// What a process leaves behind.
@@ -55,6 +68,14 @@ impl Daemon {
             && self.ghosts.is_empty()
             && claims == 0
             && told.into_iter().all(|(_, slot)| slot.inbox.settled.is_empty())
+    }
+
+    /// Batches that a drained process left unsettled; not those of a partition whose actor had died: they are void, and
+    /// are read again by whoever comes next.
+    pub(crate) fn left_open(&self) -> usize {
+        let slots = self.slots.partitions.iter().zip(&self.pairs);
+        let alive = slots.filter(|(slot, pair)| slot.attached.is_some() && pair.is_some());
+        alive.map(|(slot, _)| slot.account.unsettled).sum()
     }
 
     /// Batches that are not settled.
@@ -86,12 +107,32 @@ impl Daemon {
         format!("{partitions}\n    stages {stages:?}, lanes {lanes:?} {held:?}, starting {:?}", slots.starting)
     }
 
+    pub(crate) fn drain(&mut self, ctx: &mut Ctx) {
+        ctx.saw("process: told to drain");
+        self.slots.source.step(SourceEvent::Drain, ctx.now);
+        self.draining = true;
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Told to drain, and nothing is left to do.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.draining && !self.source.is_busy() && self.pairs.iter().flatten().all(|pair| pair.partition.has_ended())
+    }
+
     /// One actor takes one small turn.
     pub(crate) fn turn(&mut self, ctx: &mut Ctx) {
         let slots = &mut self.slots;
         match ctx.rng.below(23) {
             20..22 => slots.arrive(ctx),
             22 => self.ghosts.retain_mut(|ghost| ghost.haunt(slots, ctx)),
+            0..3 if self.draining && !self.source.is_busy() => {
+                for pair in self.pairs.iter_mut().flatten() {
+                    pair.partition.drain(slots, ctx);
+                }
+            }
             0..3 => {
                 for partition in self.source.turn(slots, ctx) {
                     self.stop(partition);
@@ -138,7 +179,7 @@ impl Daemon {
             true => pair.shard.turn(slots, ctx),
             false => pair.partition.turn(slots, ctx),
         }
-        if pair.partition.has_ended() && !pair.stopping {
+        if pair.partition.has_ended() && !pair.stopping && !self.draining {
             ctx.saw("partition: ended by itself");
             self.restart_pair(number, ctx);
         }

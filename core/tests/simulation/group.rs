@@ -47,6 +47,10 @@ impl Group {
         self.members[daemon] == Some(member) && epoch == self.epoch
     }
 
+    pub(crate) fn is_owner(&self, daemon: usize, partition: Partition) -> bool {
+        self.owner[partition.0 as usize] == Some(daemon)
+    }
+
     /// Deals the partitions out anew.
     pub(crate) fn rebalance(&mut self, rng: &mut Rng) {
         self.epoch += 1;

@@ -30,13 +30,14 @@ enum State {
 pub(crate) struct PartitionActor {
     partition: Partition,
     state: State,
+    draining: bool,
 }
 
 impl PartitionActor {
     /// A new incarnation: whoever shares its generation must wait for it.
     pub(crate) fn new(partition: Partition, slots: &mut Slots) -> Self {
         slots.partition(partition).attached = None;
-        Self { partition, state: State::New }
+        Self { partition, state: State::New, draining: false }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -55,6 +56,25 @@ impl PartitionActor {
 
     pub(crate) fn down(&self, slots: &mut Slots) {
         slots.partition(self.partition).room = false;
+    }
+
+    /// Takes no more; ends once all it sent off is settled.
+    pub(crate) fn drain(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
+        let drained = match &mut self.state {
+            _ if self.draining => return,
+            State::Open(_, machine) => {
+                perform(machine.step(PartitionEvent::Drain, ctx.now), self.partition, slots, ctx)
+            }
+            _ => true,
+        };
+        self.draining = true;
+        self.end_if(drained);
+    }
+
+    fn end_if(&mut self, drained: bool) {
+        if drained {
+            self.state = State::Ended;
+        }
     }
 
     pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
@@ -85,9 +105,14 @@ impl PartitionActor {
                 let mut events: Vec<PartitionEvent> = settled.collect();
                 events.extend(inbox.fetched.drain(..).map(PartitionEvent::Records));
                 events.push(PartitionEvent::Tick);
+                let mut drained = false;
                 for event in events {
-                    perform(machine.step(event, ctx.now), self.partition, slots, ctx);
+                    drained |= perform(machine.step(event, ctx.now), self.partition, slots, ctx);
                 }
+                if drained && !self.draining {
+                    ctx.broke(format!("partition {} drained though nobody asked", self.partition));
+                }
+                self.end_if(drained);
             }
             State::Ended => {}
         }
@@ -117,7 +142,9 @@ impl PartitionActor {
     }
 }
 
-fn perform(effects: Vec<PartitionEffect>, partition: Partition, slots: &mut Slots, ctx: &mut Ctx) {
+/// Whether it is drained.
+fn perform(effects: Vec<PartitionEffect>, partition: Partition, slots: &mut Slots, ctx: &mut Ctx) -> bool {
+    let mut drained = false;
     for effect in effects {
         match effect {
             PartitionEffect::Cut(batch) => {
@@ -129,11 +156,12 @@ fn perform(effects: Vec<PartitionEffect>, partition: Partition, slots: &mut Slot
                 slots.partition(partition).room = room;
             }
             PartitionEffect::WakeAt(_) => ctx.saw("partition: wake later"),
-            PartitionEffect::Drained => ctx.broke(format!("partition {partition} drained though nobody asked")),
+            PartitionEffect::Drained => drained = true,
             PartitionEffect::OutOfOrder(offset) => ctx.broke(format!("partition {partition}: {offset} out of order")),
             PartitionEffect::SettledTwice(seq) => {
                 ctx.broke(format!("partition {partition}: batch {seq} settled twice"))
             }
         }
     }
+    drained
 }

@@ -21,6 +21,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Whether a callback is under way: it is ended before anything else.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.callback.is_some()
+    }
+
     /// Says which partitions' actors are to stop.
     pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) -> BTreeSet<Partition> {
         let mut stops = BTreeSet::new();

@@ -95,6 +95,10 @@ impl World {
     fn heal(&mut self) -> usize {
         self.ctx.hurt = false;
         for place in 0..DAEMONS {
+            // What still drains may have lost its membership meanwhile; its supervisor's patience ends here.
+            if matches!(&self.places[place], Place::Up(daemon) | Place::Frozen(daemon) if daemon.is_draining()) {
+                self.kill(place);
+            }
             self.revive(place);
         }
         for turn in 0..HEAL_MAX {
@@ -130,8 +134,15 @@ impl World {
             }
             2 => self.read(),
             n => {
-                if let Place::Up(daemon) = &mut self.places[n % DAEMONS] {
-                    daemon.turn(ctx);
+                let Place::Up(daemon) = &mut self.places[n % DAEMONS] else { return };
+                daemon.turn(ctx);
+                if daemon.is_drained() {
+                    ctx.saw("process: drained");
+                    if daemon.left_open() > 0 {
+                        ctx.broke(format!("a drained process left something open:{}", daemon.describe()));
+                    }
+                    ctx.broker.group.expire(n % DAEMONS, &mut ctx.rng);
+                    self.kill(n % DAEMONS);
                 }
             }
         }
@@ -163,7 +174,12 @@ impl World {
                 ctx.broker.group.rebalance(&mut ctx.rng);
             }
             20..30 => self.kill(place),
-            30..40 => self.freeze(place),
+            30..35 => self.freeze(place),
+            35..40 => {
+                if let Place::Up(daemon) = &mut self.places[place] {
+                    daemon.drain(ctx);
+                }
+            }
             40..65 => {
                 // A session can end while its member lives: a pause, a network that is away.
                 ctx.saw("group: session expired");
