@@ -54,8 +54,29 @@ impl ShardSeat {
     pub(crate) async fn run(self, lifeline: Lifeline) -> Exit {
         let Some(spec) = self.slots.spec.ledger.clone() else { return Exit::Done };
         tokio::select! {
-            signal = lifeline.changed() => ended(signal),
+            exit = self.told(&lifeline) => exit,
             exit = self.work(&spec) => exit,
+        }
+    }
+
+    /// Told to drain, the shard ends after the partition's actor: until then batches want their answers.
+    async fn told(&self, lifeline: &Lifeline) -> Exit {
+        if lifeline.changed().await == Signal::Kill {
+            return Exit::Killed;
+        }
+        tokio::select! {
+            _ = lifeline.raised(Signal::Drain) => Exit::Killed,
+            () = self.partition_gone() => Exit::Done,
+        }
+    }
+
+    async fn partition_gone(&self) {
+        loop {
+            let attached = *self.slot().attached.lock();
+            if attached.is_none() {
+                return;
+            }
+            self.slot().attached.woken().await;
         }
     }
 
@@ -235,8 +256,4 @@ impl Shell<'_> {
         hits("duplicate", |standing| matches!(standing, Standing::Duplicate(_)));
         hits("conflict", |standing| matches!(standing, Standing::Conflict(_)));
     }
-}
-
-fn ended(signal: Signal) -> Exit {
-    if signal == Signal::Kill { Exit::Killed } else { Exit::Done }
 }

@@ -46,6 +46,9 @@ impl PartitionSeat {
 
     pub(crate) fn down(&self, exit: &Exit) -> Charge {
         self.slot().room.store(false, Ordering::Release);
+        // A shard that drains waits for this.
+        self.detach();
+        self.slot().attached.wake();
         self.slots.ended(&format!("partitions/p{}/partition", self.partition), exit)
     }
 

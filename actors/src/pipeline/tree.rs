@@ -156,7 +156,9 @@ pub(crate) fn partition(slots: &Arc<Slots>, partition: Partition) -> (String, Ch
         let mut children = vec![partition_spec(&slots, partition)];
         children.extend(slots.spec.ledger.is_some().then(|| shard_spec(&slots, partition)));
         let spec = SupervisorSpec::new(name.clone(), children);
-        SupervisorSpec { strategy: Strategy::RestForOne, ..budget(spec, slots.spec.restart) }
+        // Told to drain together: the shard answers until the partition has ended.
+        let (strategy, stop_order) = (Strategy::RestForOne, StopOrder::Together);
+        SupervisorSpec { strategy, stop_order, ..budget(spec, slots.spec.restart) }
     });
     (parent, spec)
 }
@@ -189,7 +191,7 @@ fn shard_spec(slots: &Arc<Slots>, partition: Partition) -> ChildSpec {
         let seat = seat.clone();
         Body::task(move |lifeline| seat.run(lifeline))
     });
-    spec.shutdown = STOP;
+    spec.shutdown = slots.spec.drain + STOP;
     spec.on_exit = Box::new(move |_, exit| down.down(exit));
     spec.observe = Some(Arc::new(move || {
         let Some(slot) = slots.partition(partition) else { return json!({}) };
