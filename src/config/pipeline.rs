@@ -290,9 +290,6 @@ pub struct Stage {
     /// Its steps: a record passes them back to back, without a hop.
     #[schemars(length(min = 1, max = 64))]
     pub steps: Vec<StepConfig>,
-    /// How many batches a worker takes at once, for steps that work better on many records.
-    #[serde(default)]
-    pub batch: Gather,
     /// How long a batch may take before its worker counts as hung and is replaced.
     #[serde(default = "timeout")]
     pub timeout: Period,
@@ -329,21 +326,6 @@ const fn crashes_max() -> u32 {
 
 const fn emit_max() -> u32 {
     100
-}
-
-/// How many batches a worker takes at once.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Gather {
-    /// How many batches at most.
-    #[schemars(range(min = 1, max = 1_000))]
-    pub batches_max: u32,
-}
-
-impl Default for Gather {
-    fn default() -> Self {
-        Self { batches_max: 1 }
-    }
 }
 
 /// What a worker shares with the others.

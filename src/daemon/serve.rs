@@ -6,6 +6,7 @@ use super::monitor::{Monitor, Seen};
 use super::{Opened, assemble};
 use crate::admin::{self, AdminDeps};
 use crate::config::Config;
+use crate::config::pipeline::OnFailure;
 use crate::exit::Exit;
 use crate::gateway::{self, GatewayDeps, table};
 use bulkhead_actors::clock::Clock;
@@ -90,6 +91,11 @@ fn announce(opened: &Opened) {
 async fn wait(config: &Config, parts: &Parts, root: &RootHandle) -> Exit {
     tokio::select! {
         exit = root.wait() => ended(&exit),
+        name = last_straw(config, parts) => {
+            tracing::error!(pipeline = %name, "failed, and its on_failure is \"exit\"");
+            drop(root.kill_all().await);
+            Exit::Failed
+        }
         () = told_to_stop() => {
             parts.draining.store(true, Ordering::Release);
             let budget: Duration = config.daemon.limits.drain.0;
@@ -101,6 +107,23 @@ async fn wait(config: &Config, parts: &Parts, root: &RootHandle) -> Exit {
             }
         }
     }
+}
+
+/// Waits for the failure of a pipeline that the daemon is not to outlive.
+async fn last_straw(config: &Config, parts: &Parts) -> Arc<str> {
+    let vital = config.pipelines.iter().zip(&*parts.pipelines).filter(|(of, _)| of.on_failure == OnFailure::Exit);
+    let failures: Vec<_> = vital
+        .map(|(_, pipeline)| {
+            Box::pin(async {
+                pipeline.gave_up().await;
+                Arc::clone(pipeline.name())
+            })
+        })
+        .collect();
+    if failures.is_empty() {
+        return std::future::pending().await;
+    }
+    futures::future::select_all(failures).await.0
 }
 
 async fn forced(root: &RootHandle, why: &str) -> Exit {

@@ -76,6 +76,11 @@ impl Pipeline {
         mismatch.or(halted)
     }
 
+    /// Waits until it has spent its restart budget.
+    pub async fn gave_up(&self) {
+        self.slots().gave_up.notified().await;
+    }
+
     /// Whether it is a member of its group.
     #[must_use]
     pub fn joined(&self) -> bool {

@@ -62,6 +62,8 @@ pub(crate) struct Slots {
     pub(crate) uncharged: Vec<AtomicU32>,
     pub(crate) dlq: Slot<Link<Batch>>,
     pub(crate) lanes: Vec<Slot<Link<Batch>>>,
+    /// Told when the pipeline has spent its restart budget.
+    pub(crate) gave_up: tokio::sync::Notify,
     /// Why the pipeline takes no records, as its parts say it.
     pub(crate) halted: Mutex<Option<String>>,
     /// Why it takes no records, as its topics say it.
@@ -146,6 +148,7 @@ impl Slots {
             source: Mutex::default(),
             begins: Mutex::default(),
             starting: Mutex::default(),
+            gave_up: tokio::sync::Notify::new(),
             halted: Mutex::new(None),
             mismatch: Mutex::new(None),
         })

@@ -71,7 +71,10 @@ pub(crate) fn pipeline(source: &SourceSeat) -> ChildSpec {
 fn state_hook(slots: &Arc<Slots>) -> crate::supervisor::StateFn {
     let slots = Arc::clone(slots);
     Arc::new(move |state| match state {
-        SupervisorState::Failed => slots.halt(Some("restart budget spent".to_owned())),
+        SupervisorState::Failed => {
+            slots.halt(Some("restart budget spent".to_owned()));
+            slots.gave_up.notify_one();
+        }
         SupervisorState::Running => slots.halt(None),
         _ => {}
     })
