@@ -1,14 +1,15 @@
 //! The gate of one partition: a commit passes only under the current generation, and a fence waits for it.
 //! This is the only fence there is: a broker accepts a lost partition's commit, given fresh group metadata.
 
-use bulkhead_core::ids::Generation;
+use bulkhead_core::ids::{Generation, Incarnation};
 use parking_lot::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Default)]
 struct State {
     open: Option<Generation>,
-    committing: bool,
+    /// The lane's incarnation that commits.
+    committing: Option<Incarnation>,
 }
 
 /// See the module.
@@ -20,7 +21,7 @@ pub(crate) struct Gate {
 
 /// A commit in progress; the gate cannot be fenced while it lives.
 #[derive(Debug)]
-pub(crate) struct Pass<'gate>(&'gate Gate);
+pub(crate) struct Pass<'gate>(&'gate Gate, Incarnation);
 
 impl Gate {
     /// Lets commits of this generation through, and of no other.
@@ -33,14 +34,16 @@ impl Gate {
         self.state.lock().open
     }
 
-    /// Begins a commit; `None` where the generation is not current.
-    pub(crate) fn enter(&self, generation: Generation) -> Option<Pass<'_>> {
+    /// Begins a commit; `None` where the generation is not current, or a commit of the same incarnation or a later one
+    /// runs. An earlier incarnation that still holds the gate hangs in a call: its successor has fenced its producer
+    /// before it got here, so nothing can come of that call any more.
+    pub(crate) fn enter(&self, generation: Generation, by: Incarnation) -> Option<Pass<'_>> {
         let mut state = self.state.lock();
-        if state.open != Some(generation) || state.committing {
+        if state.open != Some(generation) || state.committing.is_some_and(|holder| holder >= by) {
             return None;
         }
-        state.committing = true;
-        Some(Pass(self))
+        state.committing = Some(by);
+        Some(Pass(self, by))
     }
 
     /// Closes the gate for this generation, after the commit in progress or after `wait`. False where it did not end in time.
@@ -51,7 +54,7 @@ impl Gate {
             return true;
         }
         let mut in_time = true;
-        while state.committing && in_time {
+        while state.committing.is_some() && in_time {
             in_time = !self.left.wait_until(&mut state, deadline).timed_out();
         }
         state.open = None;
@@ -61,8 +64,11 @@ impl Gate {
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().committing = false;
-        self.0.left.notify_all();
+        let mut state = self.0.state.lock();
+        if state.committing == Some(self.1) {
+            state.committing = None;
+            self.0.left.notify_all();
+        }
     }
 }
 
@@ -74,21 +80,21 @@ mod tests {
     #[test]
     fn only_the_open_generation_passes_and_only_once_at_a_time() {
         let gate = Gate::default();
-        assert!(gate.enter(Generation(1)).is_none(), "closed at first");
+        assert!(gate.enter(Generation(1), Incarnation::FIRST).is_none(), "closed at first");
         gate.open(Generation(2));
-        assert!(gate.enter(Generation(1)).is_none(), "an older generation");
-        let pass = gate.enter(Generation(2)).expect("the open one");
-        assert!(gate.enter(Generation(2)).is_none(), "one commit at a time");
+        assert!(gate.enter(Generation(1), Incarnation::FIRST).is_none(), "an older generation");
+        let pass = gate.enter(Generation(2), Incarnation::FIRST).expect("the open one");
+        assert!(gate.enter(Generation(2), Incarnation::FIRST).is_none(), "one commit at a time");
         drop(pass);
         assert!(gate.fence(Generation(2), Duration::ZERO));
-        assert!(gate.enter(Generation(2)).is_none(), "fenced");
+        assert!(gate.enter(Generation(2), Incarnation::FIRST).is_none(), "fenced");
     }
 
     #[test]
     fn a_fence_waits_for_the_commit_in_progress() {
         let gate = Arc::new(Gate::default());
         gate.open(Generation(1));
-        let pass = gate.enter(Generation(1)).expect("open");
+        let pass = gate.enter(Generation(1), Incarnation::FIRST).expect("open");
         let fencing = std::thread::spawn({
             let gate = Arc::clone(&gate);
             move || gate.fence(Generation(1), Duration::from_secs(60))
@@ -100,10 +106,22 @@ mod tests {
     }
 
     #[test]
+    fn a_successor_takes_the_gate_from_a_hung_lane_and_keeps_it() {
+        let gate = Gate::default();
+        gate.open(Generation(1));
+        let hung = gate.enter(Generation(1), Incarnation::FIRST).expect("open");
+        let next = gate.enter(Generation(1), Incarnation(2)).expect("its successor");
+        drop(hung);
+        assert!(gate.enter(Generation(1), Incarnation(2)).is_none(), "the late one opens nothing");
+        drop(next);
+        assert!(gate.enter(Generation(1), Incarnation(2)).is_some());
+    }
+
+    #[test]
     fn a_fence_does_not_wait_for_ever() {
         let gate = Gate::default();
         gate.open(Generation(1));
-        let _pass = gate.enter(Generation(1)).expect("open");
+        let _pass = gate.enter(Generation(1), Incarnation::FIRST).expect("open");
         assert!(!gate.fence(Generation(1), Duration::from_millis(1)));
         assert_eq!(gate.generation(), None, "closed all the same");
     }

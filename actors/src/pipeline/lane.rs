@@ -9,7 +9,7 @@ use crate::log::{Closing, Outgoing, PublishError, Publisher};
 use crate::shell::Lifeline;
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
-use bulkhead_core::ids::{Assignment, LoanId, Partition, Position, Ticket};
+use bulkhead_core::ids::{Assignment, Incarnation, LoanId, Partition, Position, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneMachine};
 use bulkhead_core::ledger::{KeySource, Segment};
 use bulkhead_core::letter::{LETTER_BYTES_MIN, fit, letter};
@@ -53,6 +53,7 @@ impl LaneSeat {
     }
 
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
+        lifeline.idle();
         lifeline.on_signal({
             let seat = self.clone();
             move || {
@@ -117,6 +118,7 @@ impl Lane<'_> {
     fn rest(&mut self) {
         let (slot, wake_at) = (self.seat.slot(), self.wake_at);
         let (mut first, elsewhere) = (true, self.slots().unsettled_of(self.seat.lane));
+        self.lifeline.idle();
         // Told to drain: look again soon rather than at once.
         if self.lifeline.signal() != Signal::Run {
             slot.pause(DRAIN_TICK);
@@ -278,7 +280,7 @@ impl Lane<'_> {
         for (assignment, _) in ends {
             segments.push((*assignment, self.segments(*assignment)?));
         }
-        let passes = pass_gates(&seat.slots, ends)?;
+        let passes = pass_gates(&seat.slots, ends, self.lifeline.incarnation())?;
         let records =
             segments.iter().flat_map(|(_, segments)| segments).filter_map(|segment| seat.slots.segment_record(segment));
         let closing = Closing {
@@ -291,6 +293,10 @@ impl Lane<'_> {
         let result = self.publisher.commit_if(&closing, &ours);
         let seconds = started.elapsed().as_secs_f64();
         seat.slots.metrics.commit_duration_seconds.with([&seat.slots.spec.name]).observe(seconds);
+        if !self.lifeline.current() {
+            // Replaced while it hung: the successor reads what came of it from the log.
+            return Err(LaneFault::Void("this lane was replaced".to_owned()));
+        }
         result.map_err(|error| self.fault(error))?;
         self.count("committed");
         // Before the gates open again: whoever fences next finds the ledger told.
@@ -416,12 +422,16 @@ fn is_open(slots: &Slots, assignment: Assignment) -> bool {
 
 /// Passes every partition's gate, or names those that are closed. One that is open and held is an abandoned lane's, which
 /// will end: taken for a fence it would cost batches that are still ours.
-fn pass_gates<'slots>(slots: &'slots Slots, ends: &[(Assignment, Position)]) -> Result<Vec<Pass<'slots>>, LaneFault> {
+fn pass_gates<'slots>(
+    slots: &'slots Slots,
+    ends: &[(Assignment, Position)],
+    by: Incarnation,
+) -> Result<Vec<Pass<'slots>>, LaneFault> {
     let mut passes = Vec::new();
     let mut closed = Vec::new();
     let mut held = None;
     for (assignment, _) in ends {
-        match slots.partition(assignment.partition).and_then(|slot| slot.gate.enter(assignment.generation)) {
+        match slots.partition(assignment.partition).and_then(|slot| slot.gate.enter(assignment.generation, by)) {
             Some(pass) => passes.push(pass),
             None if is_open(slots, *assignment) => held = Some(*assignment),
             None => closed.push(*assignment),

@@ -28,6 +28,9 @@ use std::time::Duration;
 
 /// How long a part without work of its own may take to stop.
 const STOP: Duration = Duration::from_secs(2);
+/// How long one call of a lane's producer may take: well past its own limits, and below what a person waits for. librdkafka
+/// was seen to ignore its time limit in `send_offsets_to_transaction` when a node died.
+const LANE_HANGS: Duration = Duration::from_secs(60);
 
 fn budget(spec: SupervisorSpec, restart: RestartSpec) -> SupervisorSpec {
     SupervisorSpec { intensity: restart.intensity, period: restart.period, ..spec }
@@ -87,6 +90,7 @@ fn lane_spec(slots: &Arc<Slots>, lane: usize) -> ChildSpec {
         let seat = seat.clone();
         Body::thread(move |lifeline| seat.run(&lifeline))
     });
+    spec.heartbeat = Some(LANE_HANGS);
     spec.shutdown = slots.spec.drain;
     spec.on_exit = Box::new(move |_, exit| down.down(exit));
     spec.observe = Some(Arc::new(move || {
