@@ -1,5 +1,6 @@
 //! Why work failed, and whose fault it was: the class decides what happens next. Never decides it itself.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// Whose fault a failure is (DESIGN §3).
@@ -32,24 +33,24 @@ pub struct Fault {
     /// Whose fault it is.
     pub class: FaultClass,
     /// A stable `snake_case` word that names the kind of failure, e.g. `undecodable_image`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What happened, for a person; no secrets.
     pub message: String,
 }
 
 impl Fault {
     /// A failure that may pass.
-    pub fn transient(code: &'static str, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Transient, code, message: message.to_string() }
+    pub fn transient(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Transient, code: code.into(), message: message.to_string() }
     }
 
     /// A failure of the record itself.
-    pub fn poison(code: &'static str, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Poison, code, message: message.to_string() }
+    pub fn poison(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Poison, code: code.into(), message: message.to_string() }
     }
 
     /// A failure of the stage itself.
-    pub fn fatal(code: &'static str, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Fatal, code, message: message.to_string() }
+    pub fn fatal(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+        Self { class: FaultClass::Fatal, code: code.into(), message: message.to_string() }
     }
 }

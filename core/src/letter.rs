@@ -72,7 +72,7 @@ pub fn letter(
         add("step", text(step));
     }
     add("class", text(why.fault.class.as_str()));
-    add("code", text(why.fault.code));
+    add("code", text(&why.fault.code));
     add("message", text(head(&why.fault.message, spec.message_bytes_max)));
     add("attempts", number(why.attempts));
     add(FIRST_FAILURE, first.unwrap_or_else(|| number(failed_at.0)));

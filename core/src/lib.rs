@@ -29,3 +29,5 @@ pub mod time;
 pub mod trial;
 pub mod verdict;
 pub mod watermark;
+pub mod wire;
+pub mod worker;

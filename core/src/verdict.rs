@@ -1,4 +1,4 @@
-//! What a step says of one record. Never says what is done about it.
+//! What a step says of one record, and what a stage's steps together made of it. Never says what is done about it.
 
 use crate::fault::Fault;
 use crate::record::Record;
@@ -26,4 +26,20 @@ impl Verdict {
         emitted.push(record);
         Self::Emit(emitted)
     }
+}
+
+/// What the steps of one stage, run back to back, made of one record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// It left as these records.
+    Emitted(Emitted),
+    /// It ended on purpose, for this reason.
+    Dropped(String),
+    /// It cannot be processed.
+    Rejected {
+        /// Which of the stage's steps said so, from 0; none where the stage itself did.
+        step: Option<u32>,
+        /// What is wrong with it.
+        fault: Fault,
+    },
 }

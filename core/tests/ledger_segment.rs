@@ -3,9 +3,10 @@
 use bulkhead_core::batch::{Batch, Claim, KeyHash, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::{Assignment, BatchSeq, Generation, Offset, Partition, Round, SegmentSeq, Ticket};
-use bulkhead_core::ledger::{Damage, Recorded, Segment, SegmentHead};
+use bulkhead_core::ledger::{Recorded, Segment, SegmentHead};
 use bulkhead_core::record::{Record, SourceRecord};
 use bulkhead_core::time::WallMs;
+use bulkhead_core::wire::Damage;
 use bytes::Bytes;
 use proptest::prelude::*;
 

@@ -183,10 +183,10 @@ mod tests {
         RgbImage::from_fn(width, height, |x, y| Rgb([of(x * 3), of(y * 5), of(x + y)]))
     }
 
-    fn code(bytes: &[u8]) -> &'static str {
+    fn code(bytes: &[u8]) -> String {
         let fault = decode(bytes, &Limits::default()).unwrap_err();
         assert_eq!(fault.class, FaultClass::Poison);
-        fault.code
+        fault.code.into_owned()
     }
 
     /// A PNG that says it is this large and holds next to nothing.

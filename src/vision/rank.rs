@@ -86,7 +86,7 @@ mod tests {
     fn refuses_what_is_not_a_number() {
         for bad in [f32::NAN, f32::INFINITY] {
             let fault = rank(&[0.0, bad], &labels(2), true, 1).unwrap_err();
-            assert_eq!((fault.class, fault.code), (bulkhead_core::fault::FaultClass::Poison, "not_a_number"));
+            assert_eq!((fault.class, &*fault.code), (bulkhead_core::fault::FaultClass::Poison, "not_a_number"));
             assert!(fault.message.contains("class 1"), "{fault}");
         }
         assert_eq!(rank(&[0.0], &labels(2), true, 1).unwrap_err().code, "class_count");

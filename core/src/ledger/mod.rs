@@ -7,7 +7,6 @@ mod overlay;
 mod protocol;
 mod segment;
 mod shard;
-mod wire;
 
 pub use hash::{Claimer, KeySource, ROUND_MAX, TENANT_HEADER, fingerprint, round_of};
 pub use index::{Evicted, Index};
@@ -16,4 +15,3 @@ pub use protocol::{
 };
 pub use segment::{Entry, Recorded, SEGMENT_BYTES_MAX, Segment, SegmentHead};
 pub use shard::Shard;
-pub use wire::Damage;

@@ -2,8 +2,9 @@
 
 use crate::batch::{Batch, Claim, Outcome};
 use crate::ids::{Offset, Partition, Position, SegmentSeq, Ticket};
-use crate::ledger::{Damage, Evicted, Segment, SegmentHead};
+use crate::ledger::{Evicted, Segment, SegmentHead};
 use crate::time::WallMs;
+use crate::wire::Damage;
 use std::time::Duration;
 
 /// A segment and where it lies in the changelog.

@@ -9,8 +9,8 @@
 use crate::batch::{Batch, Claim, KeyHash, Outcome};
 use crate::ids::{Offset, Partition, Position, Round, SegmentSeq};
 use crate::ledger::ROUND_MAX;
-use crate::ledger::wire::{Damage, Reader, put_varint};
 use crate::time::WallMs;
+use crate::wire::{Damage, Reader, put_varint};
 use bytes::Bytes;
 
 /// How large a segment may grow before it is split, in bytes: half of Kafka's default `max.message.bytes`

@@ -178,7 +178,7 @@ impl World {
 fn says(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Dropped(said) => said.clone(),
-        Outcome::Rejected(why) => why.fault.code.to_owned(),
+        Outcome::Rejected(why) => why.fault.code.to_string(),
         other => format!("{other:?}"),
     }
 }

@@ -19,7 +19,7 @@ fn dropped(why: &str) -> Outcome {
 }
 
 fn code(outcome: &Outcome) -> &str {
-    if let Outcome::Rejected(why) = outcome { why.fault.code } else { "no rejection" }
+    if let Outcome::Rejected(why) = outcome { &why.fault.code } else { "no rejection" }
 }
 
 #[test]

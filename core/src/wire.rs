@@ -1,6 +1,6 @@
-//! The primitives of the ledger's codec: varints and a bounds-checked reader. Never panics on any bytes.
+//! The primitives of the codecs: varints and a bounds-checked reader. Never panics on any bytes.
 
-/// What is wrong with a segment's bytes.
+/// What is wrong with encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// They end too early.
@@ -48,6 +48,13 @@ impl<'a> Reader<'a> {
         let (array, rest) = self.0.split_first_chunk().ok_or(Damage::Short)?;
         self.0 = rest;
         Ok(*array)
+    }
+
+    /// The next `count` bytes.
+    pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], Damage> {
+        let (bytes, rest) = self.0.split_at_checked(count).ok_or(Damage::Short)?;
+        self.0 = rest;
+        Ok(bytes)
     }
 
     /// A varint in its shortest form.
