@@ -4,7 +4,7 @@
 use crate::harness::{PATIENCE, closing, committed_texts, join, log, outgoing, ready, topic, unique};
 use bulkhead_actors::log::PublishError;
 use bulkhead_core::ids::Partition;
-use bulkhead_testkit::kafka::{Kafka, KafkaSpec};
+use bulkhead_testkit::kafka::Kafka;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +63,6 @@ fn forward(mut client: TcpStream, mut broker: TcpStream, gate: &Gate) -> std::io
 #[test]
 fn a_late_end_of_a_transaction_does_not_tear_the_next() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let ((tell_held, held), (release, released), (tell_passed, passed)) = (channel(), channel(), channel());
     let gate = Arc::new(Gate {
         armed: AtomicBool::new(false),
@@ -71,11 +70,11 @@ fn a_late_end_of_a_transaction_does_not_tear_the_next() {
         release: Mutex::new(Some(released)),
         passed: Mutex::new(Some(tell_passed)),
     });
-    let advertised = format!("PLAINTEXT://{address}");
-    let spec = KafkaSpec::test(1).with("advertised.listeners", advertised);
-    let kafka = Kafka::start_with(spec);
-    let port = kafka.bootstrap().rsplit(':').next().unwrap().parse().unwrap();
-    serve(listener, port, Arc::clone(&gate));
+    let kafka = Kafka::start_behind(|port| {
+        let address = listener.local_addr().unwrap();
+        serve(listener, port, Arc::clone(&gate));
+        address
+    });
 
     let log = log(&kafka);
     let (source, output) = (topic(&log, "in", 1), topic(&log, "out", 1));

@@ -8,6 +8,7 @@ use crate::scratch::scratch;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -103,6 +104,24 @@ impl Kafka {
     /// When Java or the jars are missing, or it does not come up.
     #[must_use]
     pub fn start_with(spec: KafkaSpec) -> Self {
+        Self::planned(spec).formatted()
+    }
+
+    /// One node that names another address than its own to its clients: that of `front`, which is given the node's port
+    /// before the node runs, and must serve from then on.
+    ///
+    /// # Panics
+    /// When Java or the jars are missing, or it does not come up.
+    #[must_use]
+    pub fn start_behind(front: impl FnOnce(u16) -> SocketAddr) -> Self {
+        let mut kafka = Self::planned(KafkaSpec::test(1));
+        let address = front(kafka.nodes[0].broker.number);
+        kafka.spec.settings.push(("advertised.listeners".into(), format!("PLAINTEXT://{address}")));
+        kafka.formatted()
+    }
+
+    /// A cluster that has its ports, no more.
+    fn planned(spec: KafkaSpec) -> Self {
         assert!(spec.nodes > 0, "a cluster has at least one node");
         let (java, folder) = (Java::find(), scratch("kafka"));
         let nodes: Vec<Node> = (1..=spec.nodes)
@@ -114,14 +133,17 @@ impl Kafka {
                 process: Mutex::new(None),
             })
             .collect();
-        let kafka = Self { spec, java, nodes, _folder: folder };
+        Self { spec, java, nodes, _folder: folder }
+    }
+
+    fn formatted(self) -> Self {
         std::thread::scope(|scope| {
-            for node in &kafka.nodes {
-                scope.spawn(|| kafka.format(node));
+            for node in &self.nodes {
+                scope.spawn(|| self.format(node));
             }
         });
-        kafka.start_again();
-        kafka
+        self.start_again();
+        self
     }
 
     /// `host:port` of every node, comma-separated.

@@ -1,5 +1,5 @@
 //! Drops clients on threads of their own, because dropping one may never return (rdkafka's consumers close and join
-//! there), and counts those that do not. Never waits for one.
+//! there), and counts those that do not, as it counts calls that were given up. Never waits for one.
 
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -26,13 +26,7 @@ struct State {
 impl Disposal {
     /// Drops `client` elsewhere.
     pub(super) fn drop_elsewhere<T: Send + 'static>(self: &Arc<Self>, name: &str, client: T) {
-        let id = {
-            let mut state = self.state.lock();
-            state.next += 1;
-            let id = state.next;
-            state.pending.insert(id, Instant::now());
-            id
-        };
+        let id = self.begin();
         let disposal = Arc::clone(self);
         let label = name.to_owned();
         let spawned = thread::Builder::new().name("kafka-drop".into()).spawn(move || {
@@ -46,7 +40,17 @@ impl Disposal {
         }
     }
 
-    fn finished(&self, id: u64, name: &str) {
+    /// From now on something is under way that may never end; [`Self::finished`] ends it.
+    pub(super) fn begin(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = state.next;
+        state.pending.insert(id, Instant::now());
+        id
+    }
+
+    /// What began under this number is over.
+    pub(super) fn finished(&self, id: u64, name: &str) {
         let mut state = self.state.lock();
         let Some(since) = state.pending.remove(&id) else { return };
         if since.elapsed() > STUCK_AFTER {
@@ -54,18 +58,18 @@ impl Disposal {
             tracing::warn!(
                 client = name,
                 took_ms = since.elapsed().as_millis() as u64,
-                "a kafka client was slow to drop"
+                "a kafka client was slow to end"
             );
         }
     }
 
-    /// How many drops have taken or are taking longer than a healthy one ever does.
+    /// How many drops and calls have taken or are taking longer than a healthy one ever does.
     pub(super) fn stuck_total(&self) -> u64 {
         let state = self.state.lock();
         state.late + state.pending.values().filter(|since| since.elapsed() > STUCK_AFTER).count() as u64
     }
 
-    /// How many are being dropped now.
+    /// How many are under way now.
     pub(super) fn pending(&self) -> usize {
         self.state.lock().pending.len()
     }

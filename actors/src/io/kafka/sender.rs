@@ -14,6 +14,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -355,6 +356,32 @@ impl Sender {
             let _ends = Ends(&done);
             Ok(call(&self.producer))
         })
+    }
+
+    /// Runs a call on a thread of its own and gives it up past `limit`: for calls that may wait for ever. One that was
+    /// given up keeps its thread and its part in the producer until it ends, and counts as stuck; the producer must not
+    /// be used again.
+    pub(super) fn within<T: Send + 'static>(
+        &self,
+        doing: &'static str,
+        limit: Duration,
+        call: impl FnOnce(&BaseProducer<Reports>) -> T + Send + 'static,
+    ) -> Result<T, PublishError> {
+        let (tell, answer) = channel();
+        let (producer, disposal) = (Arc::clone(&self.producer), Arc::clone(&self.shared.disposal));
+        let id = disposal.begin();
+        let made = thread::Builder::new().name("kafka-call".into()).spawn(move || {
+            let unheard = tell.send(call(&producer)).is_err();
+            disposal.finished(id, doing);
+            if unheard {
+                disposal.drop_elsewhere("producer", producer);
+            }
+        });
+        made.map_err(|e| {
+            self.shared.disposal.finished(id, doing);
+            PublishError::Void(format!("{doing}: no thread: {e}"))
+        })?;
+        answer.recv_timeout(limit).map_err(|e| PublishError::Unknown(format!("{doing}: {e}, given up after {limit:?}")))
     }
 
     /// Drops the producer elsewhere.

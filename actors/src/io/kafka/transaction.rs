@@ -38,6 +38,9 @@ enum End {
     Abort,
 }
 
+/// What a call may take beyond the limit that librdkafka was given for it.
+const SURPLUS: Duration = Duration::from_secs(3);
+
 fn no_producer() -> PublishError {
     PublishError::Unknown("no producer: rebuild first".into())
 }
@@ -86,10 +89,16 @@ impl TransactionalPublisher {
             return Err(PublishError::not_ours());
         }
         let (wait, patience) = (self.call_wait(), self.shared.config.transaction_timeout);
-        let producer = self.sender()?.producer();
+        let (list, metadata) = (Arc::new(list), Arc::new(metadata));
+        let sender = self.sender()?;
         let started = Instant::now();
         loop {
-            let answer = producer.send_offsets_to_transaction(&list, &metadata, wait);
+            let (list, metadata) = (Arc::clone(&list), Arc::clone(&metadata));
+            // librdkafka waits for this one without a limit of its own (`RD_POLL_INFINITE`), and an answer that a dying
+            // broker took along never comes: the third death in a cluster of three left a lane there for good.
+            let answer = sender.within("send positions", wait + SURPLUS, move |producer| {
+                producer.send_offsets_to_transaction(&*list, &metadata, wait)
+            })?;
             match answer.map_err(|e| transaction("send positions", &e)) {
                 Ok(()) => return Ok(()),
                 Err(Verdict::Failed(error)) => return Err(error),
