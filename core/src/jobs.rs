@@ -12,7 +12,7 @@ use crate::job_id::JobId;
 use crate::ledger::{Recorded, Segment, round_of};
 use crate::letter::ERRORS_PREFIX;
 use crate::machine::Machine;
-use crate::record::{ACCEPTED_HEADER, ID_HEADER, Record};
+use crate::record::{ACCEPTED_HEADER, FINGERPRINT_HEADER, ID_HEADER, Record};
 use crate::time::{Now, WallMs};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
@@ -78,6 +78,8 @@ pub struct Sighting {
     pub accepted: Option<WallMs>,
     /// When it ended: the record's timestamp.
     pub ended: WallMs,
+    /// The ledger's fingerprint of the payload that came in, where that is known.
+    pub fingerprint: Option<u64>,
     /// How it ended.
     pub outcome: JobOutcome,
 }
@@ -91,6 +93,8 @@ pub struct Job {
     pub accepted: Option<WallMs>,
     /// When it ended.
     pub ended: WallMs,
+    /// The ledger's fingerprint of the payload that came in, where that is known. A conflict's is not the job's.
+    pub fingerprint: Option<u64>,
     /// How it ended.
     pub outcome: JobOutcome,
     /// How many other payloads came under the same key and were refused.
@@ -160,6 +164,7 @@ impl Sighting {
             round: entry.claim.round,
             accepted: None,
             ended,
+            fingerprint: Some(entry.claim.fingerprint),
             outcome: JobOutcome::Dropped,
         })
     }
@@ -167,11 +172,13 @@ impl Sighting {
     fn of(record: &Record, outcome: JobOutcome) -> Option<Self> {
         let id: JobId = text(record, ID_HEADER)?.parse().ok()?;
         let accepted = text(record, ACCEPTED_HEADER).and_then(|ms| ms.parse().ok()).map(WallMs);
+        let fingerprint = text(record, FINGERPRINT_HEADER).and_then(|hex| u64::from_str_radix(hex, 16).ok());
         Some(Self {
             name: JobName::Id(id),
             round: round_of(record),
             accepted: accepted.or_else(|| id.accepted()),
             ended: record.timestamp,
+            fingerprint: fingerprint.filter(|_| !outcome.is_conflict()),
             outcome,
         })
     }
@@ -191,7 +198,9 @@ impl JobOutcome {
             }
     }
 
-    fn is_conflict(&self) -> bool {
+    /// Whether it tells of another payload under the key of a job that has an outcome of its own.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Failed(error) if error.code == CONFLICT_CODE)
     }
 }
@@ -242,8 +251,8 @@ impl JobIndex {
         let Some(job) = self.jobs.get_mut(&seen.name) else {
             self.bytes += seen.outcome.bytes();
             self.by_end.insert((seen.ended, seen.name));
-            let Sighting { name, round, accepted, ended, outcome } = seen;
-            self.jobs.insert(name, Job { round, accepted, ended, outcome, conflicts: 0 });
+            let Sighting { name, round, accepted, ended, fingerprint, outcome } = seen;
+            self.jobs.insert(name, Job { round, accepted, ended, fingerprint, outcome, conflicts: 0 });
             return true;
         };
         let (was, is) = (job.outcome.is_conflict(), seen.outcome.is_conflict());
@@ -260,6 +269,7 @@ impl JobIndex {
             self.by_end.remove(&(job.ended, seen.name));
             self.by_end.insert((seen.ended, seen.name));
             job.accepted = seen.accepted.or(job.accepted);
+            job.fingerprint = seen.fingerprint.or(job.fingerprint);
             (job.round, job.ended, job.outcome) = (seen.round, seen.ended, seen.outcome);
         }
         wins

@@ -14,7 +14,8 @@ fn id(n: u8) -> JobId {
 }
 
 fn seen(n: u8, ended: i64, outcome: JobOutcome) -> Sighting {
-    Sighting { name: JobName::Id(id(n)), round: Round(0), accepted: None, ended: WallMs(ended), outcome }
+    let ended = WallMs(ended);
+    Sighting { name: JobName::Id(id(n)), round: Round(0), accepted: None, ended, fingerprint: None, outcome }
 }
 
 fn completed(text: &'static str) -> JobOutcome {
@@ -133,6 +134,26 @@ fn records_are_read_by_their_headers() {
 
     assert_eq!(Sighting::of_result(&record(&[])), None, "not every record came by HTTP");
     assert_eq!(Sighting::of_result(&record(&[(ID_HEADER, "orders-0-17")])), None);
+}
+
+#[test]
+fn a_fingerprint_is_the_payloads_whose_outcome_counts() {
+    let text = id(3).to_string();
+    let with = |hex: &str, code: &str| {
+        record(&[(ID_HEADER, &text), (FINGERPRINT_HEADER, hex), ("__bulkhead.errors.code", code)])
+    };
+    let result = Sighting::of_result(&with("00000000000000ff", "")).expect("a job's result");
+    let refused = Sighting::of_dead_letter(&with("0000000000000001", CONFLICT_CODE)).expect("a dead letter");
+    assert_eq!((result.fingerprint, refused.fingerprint), (Some(255), None));
+    assert_eq!(Sighting::of_result(&with("rubbish", "")).and_then(|seen| seen.fingerprint), None);
+    for conflict_first in [true, false] {
+        let (mut index, mut both) = (index(10, 10_000), vec![refused.clone(), result.clone()]);
+        if !conflict_first {
+            both.reverse();
+        }
+        index.step(Event::Seen(both), Now(0));
+        assert_eq!(index.get(id(3), None).and_then(|job| job.fingerprint), Some(255), "{conflict_first}");
+    }
 }
 
 proptest! {

@@ -8,6 +8,7 @@ pub mod batch;
 pub mod cut;
 pub mod dlq;
 pub mod fault;
+pub mod idempotency;
 pub mod ids;
 pub mod job_id;
 pub mod jobs;

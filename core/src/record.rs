@@ -14,6 +14,10 @@ pub const ROUND_HEADER: &str = "__bulkhead.round";
 /// The header that carries when a gateway accepted the record, Unix milliseconds as a UTF-8 decimal number.
 pub const ACCEPTED_HEADER: &str = "__bulkhead.accepted";
 
+/// The header that carries the ledger's fingerprint of the payload that a client's idempotency key came with, 16 hex
+/// digits: results inherit it, so that every gateway can tell a repeated request from another one under the same key.
+pub const FINGERPRINT_HEADER: &str = "__bulkhead.fingerprint";
+
 /// One named value beside a record's key and value. Names may repeat, as in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {

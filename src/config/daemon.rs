@@ -2,7 +2,7 @@
 
 use super::Version;
 use super::secret::Secret;
-use super::text::Name;
+use super::text::{HeaderName, Name};
 use super::units::{Period, Size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,14 @@ pub struct Http {
     /// How many requests are worked on at once; more are answered with 503 and `Retry-After`.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_max: u32,
+    /// How many idempotency keys a gateway remembers by itself, from a request's acceptance until its job has ended; at the
+    /// limit the oldest is left to the ledger, which knows it for as long as `ledger.ttl`.
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub keys_max: u32,
+    /// The header that names a request's tenant: jobs and idempotency keys of one tenant are unknown to every other, and a
+    /// request without it is refused. Whatever authenticates clients must set it. Absent: there is one tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant_header: Option<HeaderName>,
 }
 
 impl Default for Http {
@@ -95,6 +103,8 @@ impl Default for Http {
             body_max: Size::mib(16),
             timeout: Period::secs(30),
             requests_max: 1_024,
+            keys_max: 100_000,
+            tenant_header: None,
         }
     }
 }

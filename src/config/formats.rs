@@ -2,7 +2,7 @@
 
 use super::daemon::is_brokers;
 use super::secret;
-use super::text::{Content, Name, RecordKey, RouteKey, RoutePath, Topic};
+use super::text::{Content, HeaderName, Name, RecordKey, RouteKey, RoutePath, Topic};
 use super::units::{Period, Size};
 use serde_json::Value as Json;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("brokers", is_brokers),
     ("content", parses::<Content>),
     ("duration", parses::<Period>),
+    ("header-name", parses::<HeaderName>),
     ("log-filter", log_filter),
     ("name", parses::<Name>),
     ("record-key", parses::<RecordKey>),

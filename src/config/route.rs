@@ -1,9 +1,13 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
-use super::text::{Content, ContentFrom, Name, RouteKey, RouteKeyFrom, RoutePath};
+use super::text::{Content, ContentFrom, KeyFrom, Name, RouteKey, RouteKeyFrom, RoutePath};
 use super::units::Size;
+use bulkhead_core::record::ID_HEADER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// The record's header that carries what a client named its request by.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A route: it either accepts records (`produce`) or answers for jobs (`results`).
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -22,6 +26,46 @@ pub struct RouteFile {
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
+    /// What the header `Idempotency-Key` is to it; only beside `produce`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What the header `Idempotency-Key` is to a route that produces. One key is one job, whatever gateway it comes to:
+/// repeated with the same payload, it gets the first answer again (`Idempotency-Replayed: true`); with another payload,
+/// 422, or the job tells of a conflict where the first was not known yet. Both hold for as long as the ledger and the job
+/// store remember (the lesser of `ledger.ttl` and `jobs.ttl`); answers say it in seconds, in `Idempotency-Key-TTL`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Idempotency {
+    /// Whether a request without it is refused, with 400.
+    pub required: bool,
+    /// What a request gets while the first of its key is being answered.
+    pub in_progress: InProgress,
+}
+
+/// What a request gets while the first of its key is being answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InProgress {
+    /// It waits for the first, and gets the same answer.
+    #[default]
+    Replay,
+    /// 409 with `Retry-After`.
+    Conflict,
+}
+
+/// Whether requests of one idempotency key have one ledger key, and lie in one partition, where that is recognised.
+#[must_use]
+pub fn follows_requests(ledger: &KeyFrom, route: &RouteKeyFrom) -> bool {
+    match (route, ledger) {
+        (RouteKeyFrom::Id, KeyFrom::Key) => true,
+        (RouteKeyFrom::Id, KeyFrom::Header(name)) => name == ID_HEADER,
+        (RouteKeyFrom::Header(key), KeyFrom::Key) => key.eq_ignore_ascii_case(IDEMPOTENCY_KEY),
+        (RouteKeyFrom::Header(key), KeyFrom::Header(name)) => {
+            key.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && (name == IDEMPOTENCY_KEY || name == ID_HEADER)
+        }
+    }
 }
 
 /// HTTP methods that a route can have.
@@ -129,6 +173,8 @@ pub struct Produce {
     pub body_max: Size,
     /// When a request is answered.
     pub reply: Reply,
+    /// What its requests' own keys are to it.
+    pub idempotency: Idempotency,
 }
 
 /// A route that answers for jobs.
@@ -150,6 +196,7 @@ impl RouteFile {
                 content: produce.content.0,
                 body_max: produce.body_max.unwrap_or(body_max),
                 reply: self.reply.unwrap_or_default(),
+                idempotency: self.idempotency.unwrap_or_default(),
             }),
             (None, Some(results)) => RouteKind::Results(Results {
                 pipeline: results.pipeline.unwrap_or_else(|| pipeline.clone()),

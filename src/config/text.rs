@@ -81,6 +81,11 @@ text_type! {
 }
 
 text_type! {
+    /// The name of an HTTP header.
+    HeaderName(String), format = "header-name", example = "x-tenant"
+}
+
+text_type! {
     /// The path of a route: begins with `/`; a segment in braces is a variable, e.g. `/api/results/{jobId}`.
     RoutePath(String), format = "route-path", example = "/orders/"
 }
@@ -177,6 +182,14 @@ impl FromStr for Content {
     }
 }
 
+impl FromStr for HeaderName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        header(text).map(Self).map_err(|_| "this is no name that HTTP allows for a header, e.g. \"x-tenant\"".into())
+    }
+}
+
 impl FromStr for RoutePath {
     type Err = String;
 
@@ -246,6 +259,7 @@ macro_rules! display {
 }
 
 display!(Name, name => name);
+display!(HeaderName, name => name);
 display!(Topic, name => name);
 display!(RoutePath, path => path);
 display!(RecordKey, key => match key {

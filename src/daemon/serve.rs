@@ -8,6 +8,7 @@ use crate::admin::{self, AdminDeps};
 use crate::config::Config;
 use crate::config::pipeline::OnFailure;
 use crate::exit::Exit;
+use crate::gateway::keys::KeyTable;
 use crate::gateway::{self, GatewayDeps, table};
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Log;
@@ -270,11 +271,13 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         ids,
         producer,
         jobs: Arc::clone(&parts.jobs),
+        keys: Arc::new(KeyTable::new(table::keys(&config.daemon), parts.clock.clone())),
+        tenant_header: config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone()),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock.clone(),
         limits,
     };
-    let routes = table::routes(&config.pipelines);
+    let routes = table::routes(config);
     let mut spec = ChildSpec::body("gateway", move |_| {
         let (listener, routes, deps) = (Arc::clone(&listener), routes.clone(), deps.clone());
         Body::thread(move |lifeline| gateway::run(&lifeline, &listener, routes, deps))

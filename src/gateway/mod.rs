@@ -2,6 +2,9 @@
 //! holds more than its limits allow, whatever clients send.
 
 mod accept;
+mod client;
+mod jobs;
+pub mod keys;
 mod observe;
 pub mod problem;
 mod results;
@@ -10,8 +13,6 @@ pub mod shell;
 pub mod table;
 pub mod unread;
 mod upload;
-
-pub use accept::IDEMPOTENCY_KEY;
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::Method;
@@ -22,7 +23,8 @@ use bulkhead_actors::log::Producer;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::results::JobStore;
 use bulkhead_actors::shell::{Exit, Lifeline};
-use bulkhead_core::job_id::{JobIds, Scope};
+use bulkhead_core::job_id::JobIds;
+use keys::KeyTable;
 use problem::Problem;
 use route::{Accept, Action, Results, Route};
 use std::collections::BTreeMap;
@@ -33,13 +35,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// In whose name ids of this pipeline are issued: clients have no identities, so all are one tenant without a name.
-fn scope(pipeline: &str) -> Scope<'_> {
-    Scope { tenant: "", pipeline }
-}
-
 /// How long a refused client may go on sending before its connection is closed, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
+/// When it makes sense to ask again for a job that is not done, seconds.
+const RETRY_AFTER_S: u64 = 1;
 
 /// What bounds the gateway.
 #[derive(Clone, Debug)]
@@ -86,6 +85,10 @@ pub struct GatewayDeps {
     pub producer: Arc<dyn Producer>,
     /// Knows what became of jobs.
     pub jobs: Arc<JobStore>,
+    /// Knows which idempotency keys were taken.
+    pub keys: Arc<KeyTable>,
+    /// The header that names a request's tenant, where there are tenants.
+    pub tenant_header: Option<String>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when a record was accepted.
@@ -128,6 +131,8 @@ struct Shared {
     ids: JobIds,
     producer: Arc<dyn Producer>,
     jobs: Arc<JobStore>,
+    keys: Arc<KeyTable>,
+    tenant_header: Option<String>,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Limits,
@@ -156,11 +161,13 @@ pub fn run(lifeline: &Lifeline, listener: &TcpListener, routes: Vec<Route>, deps
 /// # Errors
 /// The listener cannot be used.
 pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io::Result<Gateway> {
-    let GatewayDeps { ids, producer, jobs, metrics, clock, limits } = deps;
+    let GatewayDeps { ids, producer, jobs, keys, tenant_header, metrics, clock, limits } = deps;
     let shared = Arc::new(Shared {
         ids,
         producer,
         jobs,
+        keys,
+        tenant_header,
         metrics,
         clock,
         limits: limits.clone(),
@@ -218,7 +225,7 @@ fn by_path(routes: &[Route]) -> Table {
         let served = match action {
             Action::Results(results) => Served::Results(Arc::new(results.clone())),
             Action::Accept(accept) => {
-                let location = routes.iter().find_map(|route| route.around_job_id(&accept.pipeline));
+                let location = routes.iter().find_map(|route| route.around_job_id(&accept.jobs.pipeline));
                 Served::Accept(Arc::new(Intake { path: path.clone(), route: accept.clone(), location }))
             }
         };
@@ -248,7 +255,7 @@ fn handler(method: Method, shared: Arc<Shared>, served: Served) -> actix_web::Ro
             async move { accept::serve(&shared, &intake, request, payload).await }
         }),
         Served::Results(route) => web::method(method).to(move |request: HttpRequest| {
-            let answer = results::serve(&shared, &route, request.match_info().query(&route.variable));
+            let answer = results::serve(&shared, &route, &request);
             async move { answer }
         }),
     }

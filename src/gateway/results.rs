@@ -2,33 +2,29 @@
 
 use super::problem::Problem;
 use super::route::Results;
-use super::{Shared, scope};
-use actix_web::HttpResponse;
+use super::{RETRY_AFTER_S, Shared, client, jobs};
 use actix_web::http::{StatusCode, header};
-use bulkhead_core::batch::KeyHash;
-use bulkhead_core::ids::{Offset, Partition};
-use bulkhead_core::job_id::JobId;
+use actix_web::{HttpRequest, HttpResponse};
+use bulkhead_core::job_id::{JobId, Scope};
 use bulkhead_core::jobs::{Job, JobError, JobOutcome};
-use bulkhead_core::ledger::Claimer;
-use bulkhead_core::record::{Header, ID_HEADER, Record, SourceRecord};
 use bulkhead_core::time::WallMs;
 use serde_json::{Value, json};
 
 /// Serves one request for the job of this route's pipeline that `text` names.
-pub(super) fn serve(shared: &Shared, route: &Results, text: &str) -> Result<HttpResponse, Problem> {
-    let id = shared.ids.verify(scope(&route.pipeline), text).map_err(|_| Problem::unknown_job())?;
-    let document = match shared.jobs.get(id, route.claims.as_ref().map(|claims| ledger_key(claims, id))) {
+pub(super) fn serve(shared: &Shared, route: &Results, request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    let scope = Scope { tenant: client::tenant(shared, request)?, pipeline: &route.jobs.pipeline };
+    let text = request.match_info().query(&route.variable);
+    let id = shared.ids.verify(scope, text).map_err(|_| Problem::unknown_job())?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    let document = match jobs::find(shared, &route.jobs, scope.tenant, id) {
         Some(job) => ended(id, &job),
-        None => pending(shared, id)?,
+        None => {
+            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+            pending(shared, id)?
+        }
     };
-    Ok(HttpResponse::Ok().insert_header((header::CACHE_CONTROL, "no-store")).json(document))
-}
-
-/// The key under which the ledger has the record of this job. Its place plays no part: it has an id.
-fn ledger_key(claims: &Claimer, id: JobId) -> KeyHash {
-    let headers = vec![Header::new(ID_HEADER, id.to_string())];
-    let record = Record { headers, ..Record::default() };
-    claims.claim(Partition(0), &SourceRecord { offset: Offset(0), record }).key
+    Ok(response.json(document))
 }
 
 fn pending(shared: &Shared, id: JobId) -> Result<Value, Problem> {

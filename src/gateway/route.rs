@@ -3,6 +3,7 @@
 use actix_web::http::Method;
 use bulkhead_core::ledger::Claimer;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One path and method, and what is done there.
 #[derive(Clone, Debug)]
@@ -28,7 +29,7 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub struct Accept {
     /// The pipeline that the records are for.
-    pub pipeline: Arc<str>,
+    pub jobs: JobsOf,
     /// The topic that they go to: the pipeline's source.
     pub topic: Arc<str>,
     /// Where the record is in the body.
@@ -39,17 +40,47 @@ pub struct Accept {
     pub accept: Vec<MediaType>,
     /// Where the record's key comes from.
     pub key: Key,
+    /// What requests' own keys are to it.
+    pub idempotency: Idempotency,
+}
+
+/// What requests' idempotency keys are to a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Whether a request without one is refused.
+    pub is_required: bool,
+    /// What becomes of a request while the first of its key is being answered.
+    pub in_progress: InProgress,
+    /// For how long one key is one job; `None` where the pipeline's ledger does not go by it.
+    pub ttl: Option<Duration>,
+}
+
+/// What becomes of a request while the first of its key is being answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InProgress {
+    /// It waits, and gets the same answer.
+    #[default]
+    Replay,
+    /// 409.
+    Conflict,
+}
+
+/// The jobs of one pipeline, and how they are found.
+#[derive(Clone, Debug)]
+pub struct JobsOf {
+    /// The pipeline.
+    pub pipeline: Arc<str>,
+    /// Makes the pipeline's claims, where its ledger's key is the record's id: finds jobs that were dropped.
+    pub claims: Option<Claimer>,
 }
 
 /// For whose jobs a route answers.
 #[derive(Clone, Debug)]
 pub struct Results {
-    /// The pipeline that the jobs are of.
-    pub pipeline: Arc<str>,
+    /// The jobs.
+    pub jobs: JobsOf,
     /// The path's variable that holds the job id.
     pub variable: String,
-    /// Makes the pipeline's claims, where its ledger's key is the record's id: finds jobs that were dropped.
-    pub claims: Option<Claimer>,
 }
 
 /// Where a record's key comes from.
@@ -122,7 +153,7 @@ impl Route {
     pub fn around_job_id(&self, pipeline: &str) -> Option<(String, String)> {
         let Action::Results(results) = &self.action else { return None };
         let (before, after) = self.path.split_once(&format!("{{{}}}", results.variable))?;
-        (&*results.pipeline == pipeline).then(|| (before.to_owned(), after.to_owned()))
+        (&*results.jobs.pipeline == pipeline).then(|| (before.to_owned(), after.to_owned()))
     }
 }
 

@@ -1,12 +1,14 @@
 //! A gateway on a free port, with a producer that does what a test wants. Never touches a real log.
 
 use actix_web::http::Method;
-use bulkhead::gateway::route::{Accept, Action, Body, Key, MediaType, Results, Route};
+use bulkhead::gateway::keys::KeyTable;
+use bulkhead::gateway::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, MediaType, Results, Route};
 use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits};
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::{LogError, Outgoing, Producer};
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::results::JobStore;
+use bulkhead_core::idempotency::KeyLimits;
 use bulkhead_core::ids::{Offset, Partition};
 use bulkhead_core::job_id::{JobIds, Scope};
 use bulkhead_core::jobs;
@@ -86,18 +88,29 @@ pub(crate) struct Edge {
     pub thread: Option<JoinHandle<()>>,
 }
 
+fn jobs_of(pipeline: &str) -> JobsOf {
+    JobsOf { pipeline: pipeline.into(), claims: None }
+}
+
 fn routes() -> Vec<Route> {
-    let accept = |body, accept, body_bytes_max, key| {
-        let (pipeline, topic) = (Arc::from("digits"), Arc::from("digits.in"));
-        Action::Accept(Accept { pipeline, topic, body, body_bytes_max, accept, key })
+    let accept = |body, accept, body_bytes_max, key, is_strict| {
+        let (jobs, topic) = (jobs_of("digits"), Arc::from("digits.in"));
+        let ttl = Some(Duration::from_secs(3_600));
+        let in_progress = if is_strict { InProgress::Conflict } else { InProgress::Replay };
+        let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
+        Action::Accept(Accept { jobs, topic, body, body_bytes_max, accept, key, idempotency })
     };
     let file = Body::File { field: "file".into() };
-    let results =
-        |pipeline: &str| Action::Results(Results { pipeline: pipeline.into(), variable: "jobId".into(), claims: None });
+    let results = |pipeline: &str| Action::Results(Results { jobs: jobs_of(pipeline), variable: "jobId".into() });
     let route = |method, path: &str, action| Route { method, path: path.into(), action };
     vec![
-        route(Method::POST, "/api/classify", accept(file, vec![MediaType::Png, MediaType::Jpeg], BODY_MAX, Key::JobId)),
-        route(Method::POST, "/orders/", accept(Body::Whole, vec![], 100, Key::Header("customer".into()))),
+        route(
+            Method::POST,
+            "/api/classify",
+            accept(file, vec![MediaType::Png, MediaType::Jpeg], BODY_MAX, Key::JobId, false),
+        ),
+        route(Method::POST, "/orders/", accept(Body::Whole, vec![], 100, Key::Header("customer".into()), false)),
+        route(Method::POST, "/payments/", accept(Body::Whole, vec![], 100, Key::JobId, true)),
         route(Method::GET, "/api/results/{jobId}", results("digits")),
         route(Method::GET, "/api/other/{jobId}", results("other")),
     ]
@@ -109,6 +122,15 @@ impl Edge {
     }
 
     pub(crate) fn limited(limits: Limits) -> Self {
+        Self::with(limits, None)
+    }
+
+    /// Whose clients name their tenant in this header.
+    pub(crate) fn with_tenants(header: &str) -> Self {
+        Self::with(Limits { workers: 1, ..Limits::default() }, Some(header.to_owned()))
+    }
+
+    fn with(limits: Limits, tenant_header: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let metrics = Arc::new(Metrics::new());
@@ -116,7 +138,10 @@ impl Edge {
         let jobs = Arc::new(JobStore::new(kept, Arc::clone(&metrics)));
         let producer = Arc::new(Recorder { sends: Mutex::new(Sends::Acknowledge), sent: Arc::default() });
         let ids = JobIds::new(b"the secret of this test");
+        let limit = KeyLimits { keys_max: 100, ttl: kept.ttl };
         let deps = GatewayDeps {
+            keys: Arc::new(KeyTable::new(limit, Clock::real())),
+            tenant_header,
             ids: ids.clone(),
             producer: producer.clone(),
             jobs: Arc::clone(&jobs),

@@ -1,6 +1,7 @@
 //! The gateway at its HTTP boundary: what is accepted, what is refused and how, and that nothing is acknowledged early.
 
 mod harness;
+mod idempotency;
 
 use bulkhead::gateway::Limits;
 use bulkhead_actors::log::LogError;
@@ -51,30 +52,6 @@ fn a_file_becomes_a_record_and_a_job() {
     assert_eq!(pending["status"], "pending");
     assert_eq!((&pending["jobId"], &pending["result"], &pending["error"]), (&json!(id), &Value::Null, &Value::Null));
     assert_eq!(pending["timings"]["accepted_ms"], json!(sent.record.timestamp.0));
-}
-
-#[test]
-fn one_idempotency_key_is_one_job() {
-    let edge = Edge::start();
-    let post = |path: &str, key: &str| {
-        let request = Client::new().post(edge.url(path)).header("Idempotency-Key", key).header("customer", "c7");
-        let response = if path == "/orders/" {
-            request.body("{}").send()
-        } else {
-            request.multipart(multipart::Form::new().part("file", multipart::Part::bytes(PNG))).send()
-        };
-        let body: Value = response.expect("answered").json().expect("JSON");
-        body["jobId"].as_str().map(str::to_owned)
-    };
-    let first = post("/api/classify", "order-1");
-    assert!(first.is_some());
-    assert_eq!(post("/api/classify", "order-1"), first);
-    assert_eq!(post("/api/classify", "\"order-1\""), first, "the draft's quoted form is the same key");
-    assert_ne!(post("/api/classify", "order-2"), first);
-    assert_ne!(post("/orders/", "order-1"), first, "another route, another job");
-    assert_eq!(post("/api/classify", ""), None);
-    assert_eq!(post("/api/classify", &"x".repeat(300)), None);
-    assert_eq!(edge.sent().len(), 5);
 }
 
 #[test]
@@ -260,7 +237,8 @@ fn what_became_of_a_job_is_told() {
     let seen = |n: u8, outcome| {
         let id = edge.ids.random(SCOPE, WallMs(4_000_000_000_000), [n; 10]);
         let ended = WallMs(4_000_000_000_250);
-        let sighting = Sighting { name: JobName::Id(id), round: Round(0), accepted: id.accepted(), ended, outcome };
+        let (name, accepted) = (JobName::Id(id), id.accepted());
+        let sighting = Sighting { name, round: Round(0), accepted, ended, fingerprint: None, outcome };
         edge.jobs.see(vec![sighting]);
         let response = edge.get(&format!("/api/results/{id}"));
         assert_eq!(

@@ -3,8 +3,9 @@
 use super::{At, Found, Loaded};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
-use crate::config::route::{Method, RouteFile};
+use crate::config::route::{Method, RouteFile, follows_requests};
 use crate::config::text::{KeyFrom, RouteKeyFrom};
+use crate::config::units::Period;
 use bulkhead_core::record::ID_HEADER;
 
 pub(super) fn check(found: &mut Found, loaded: &Loaded) {
@@ -17,7 +18,9 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded) {
             if let Some(results) = &route.results {
                 pipeline_exists(found, loaded, document, &path, results.pipeline.as_ref().map(|name| name.0.as_str()));
             }
-            keys(&mut At { document, found }, &path, route, file);
+            let mut at = At { document, found };
+            keys(&mut at, &path, route, file);
+            idempotency(&mut at, &path, route, file, loaded.daemon.1.jobs.ttl);
             let clash =
                 earlier.iter().find(|(_, other)| other.method == route.method && other.path.overlaps(&route.path));
             if let Some((other, first)) = clash {
@@ -54,8 +57,10 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
             if route.method != Method::Get {
                 at.at(&method, "a route that answers for jobs is a GET");
             }
-            if route.reply.is_some() {
-                at.at(&format!("{path}.reply"), "only a route that produces has one");
+            for (key, is_there) in [("reply", route.reply.is_some()), ("idempotency", route.idempotency.is_some())] {
+                if is_there {
+                    at.at(&format!("{path}.{key}"), "only a route that produces has one");
+                }
             }
         }
         (None, None) => at.at(path, "does nothing: give it produce = { … } or results = { … }"),
@@ -90,5 +95,26 @@ fn keys(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
             ledger.key, produce.key
         );
         at.warn(&format!("{path}.produce"), why);
+    }
+}
+
+/// What a route says of idempotency keys, the pipeline's ledger keeps.
+fn idempotency(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile, jobs: Period) {
+    let (Some(produce), Some(_)) = (&route.produce, &route.idempotency) else { return };
+    let Some(ledger) = file.pipeline.ledger.as_ref().filter(|ledger| follows_requests(&ledger.key.0, &produce.key.0))
+    else {
+        let why = format_args!(
+            "needs a ledger that goes by the request's key: pipeline.ledger = {{ key = \"header:{ID_HEADER}\" }} and \
+             produce.key = \"id\""
+        );
+        return at.at(&format!("{path}.idempotency"), why);
+    };
+    if jobs.0 < ledger.ttl.0 {
+        let why = format_args!(
+            "ledger.ttl ({}) is above jobs.ttl ({jobs}): a request repeated in between is known, but what became of it is \
+             forgotten",
+            ledger.ttl
+        );
+        at.warn(&format!("{path}.idempotency"), why);
     }
 }
