@@ -22,7 +22,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fjall", &["actors/src/io/embedded"]),
     ("sled", &["actors/src/io/"]),
     ("ort", &["src/vision/onnx"]),
-    ("image", &["src/vision/decode"]),
+    ("image", &["src/vision/decode/"]),
     ("actix", &["actors/src/supervisor", "actors/src/shell", "actors/src/pipeline"]),
     ("actix_web", &["src/gateway", "src/admin", "src/dashboard"]),
     ("actix_multipart", &["src/gateway"]),

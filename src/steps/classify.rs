@@ -27,8 +27,6 @@ const CONTENT_TYPE: &str = "content-type";
 const JSON: &[u8] = b"application/json";
 /// More would only wait for each other.
 const THREADS_MAX: usize = 256;
-/// What a decoder takes beside its pixels.
-const DECODER_BYTES: u64 = 1 << 20;
 /// 8 GB of pixels.
 const PIXELS_MAX: u64 = 1_000_000_000;
 
@@ -64,7 +62,8 @@ pub struct ImageLimits {
     /// Pixels of its longer side.
     #[schemars(range(min = 1))]
     pub side_max: u32,
-    /// Pixels in all. A worker takes up to about 8 bytes for each.
+    /// Pixels in all. A worker takes up to 8 bytes for each, `bytes_max` and 16 MiB; a picture of a kind that would take
+    /// more (16 bits with alpha, progressive CMYK) is rejected before it does.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub pixels_max: u64,
 }
@@ -78,13 +77,7 @@ impl Default for ImageLimits {
 
 impl From<ImageLimits> for Limits {
     fn from(image: ImageLimits) -> Self {
-        let ImageLimits { bytes_max, side_max, pixels_max } = image;
-        Self {
-            bytes_max: bytes_max.bytes(),
-            side_max,
-            pixels_max,
-            alloc_max: pixels_max.saturating_mul(4).saturating_add(DECODER_BYTES),
-        }
+        Self::new(image.bytes_max.bytes(), image.side_max, image.pixels_max)
     }
 }
 
