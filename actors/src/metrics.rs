@@ -130,7 +130,7 @@ metrics! {
     actor_restarts: Counter = Counter::default, ["actor", "reason"];
     /// Batches tried again after a fault that may pass.
     stage_retries: Counter = Counter::default, ["pipeline", "stage"];
-    /// Seconds that a stage worked on one loan.
+    /// Seconds that a stage worked on one call: a batch, or several that were gathered.
     stage_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
     /// Answers that came after their loan had been lent again, and were ignored.
     late_answers: Counter = Counter::default, ["pipeline", "stage"];

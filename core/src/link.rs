@@ -67,12 +67,26 @@ pub struct Lent<T> {
     pub item: Arc<T>,
     /// How often it has been lent, from 1.
     pub attempt: u32,
+    /// How long it could have been lent before it was.
+    pub waited: Duration,
+}
+
+/// An item that could be lent now.
+#[derive(Debug)]
+pub struct Due<'link, T> {
+    /// The item.
+    pub item: &'link T,
+    /// How often it has been lent.
+    pub attempts: u32,
+    /// Since when it could be lent.
+    pub since: Now,
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     item: Arc<T>,
     attempt: u32,
+    since: Now,
 }
 
 #[derive(Debug)]
@@ -134,8 +148,21 @@ impl<T: Travels> Link<T> {
         held.map(|(id, loan)| (*id, &loan.waiting.item, loan.waiting.attempt))
     }
 
-    fn push(&mut self, item: T) -> Vec<LinkEffect<T>> {
-        self.ready.push_back(Waiting { item: Arc::new(item), attempt: 0 });
+    /// What can be lent, in the order in which it will be.
+    pub fn due(&self, now: Now) -> impl Iterator<Item = Due<'_, T>> {
+        let deferred = self.deferred.range(..=(now, LoanId(u64::MAX))).map(|(_, waiting)| waiting);
+        let due = deferred.chain(&self.ready);
+        due.map(|waiting| Due { item: &*waiting.item, attempts: waiting.attempt, since: waiting.since })
+    }
+
+    /// When the next deferred item can be lent.
+    #[must_use]
+    pub fn next_deferred(&self) -> Option<Now> {
+        self.deferred.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    fn push(&mut self, item: T, now: Now) -> Vec<LinkEffect<T>> {
+        self.ready.push_back(Waiting { item: Arc::new(item), attempt: 0, since: now });
         if self.depth() + self.lent() > self.capacity {
             return vec![LinkEffect::Overflow, LinkEffect::Wake];
         }
@@ -143,15 +170,16 @@ impl<T: Travels> Link<T> {
     }
 
     fn ask(&mut self, borrower: Borrower, now: Now) -> Vec<LinkEffect<T>> {
-        let due = self.deferred.first_key_value().is_some_and(|((at, _), _)| *at <= now);
+        let due = self.next_deferred().is_some_and(|at| at <= now);
         let next = if due { self.deferred.pop_first().map(|(_, waiting)| waiting) } else { self.ready.pop_front() };
         let Some(mut waiting) = next else {
-            return vec![LinkEffect::Idle(self.deferred.first_key_value().map(|((at, _), _)| *at))];
+            return vec![LinkEffect::Idle(self.next_deferred())];
         };
         waiting.attempt += 1;
         let loan = self.next_loan;
         self.next_loan = LoanId(loan.0 + 1);
-        let lent = Lent { loan, item: Arc::clone(&waiting.item), attempt: waiting.attempt };
+        let (item, attempt, waited) = (Arc::clone(&waiting.item), waiting.attempt, now - waiting.since);
+        let lent = Lent { loan, item, attempt, waited };
         self.loans.insert(loan, Loan { borrower, waiting });
         vec![LinkEffect::Lend(lent)]
     }
@@ -163,16 +191,17 @@ impl<T: Travels> Link<T> {
 
     fn defer(&mut self, loan: LoanId, wait: Duration, now: Now) -> Vec<LinkEffect<T>> {
         let Some(deferred) = self.loans.remove(&loan) else { return vec![LinkEffect::Late] };
-        self.deferred.insert((now + wait, loan), deferred.waiting);
+        let since = now + wait;
+        self.deferred.insert((since, loan), Waiting { since, ..deferred.waiting });
         vec![LinkEffect::Wake]
     }
 
     /// Puts what the borrower held back in front, oldest first.
-    fn down(&mut self, borrower: Borrower) -> Vec<LinkEffect<T>> {
+    fn down(&mut self, borrower: Borrower, now: Now) -> Vec<LinkEffect<T>> {
         let held: Vec<LoanId> = self.held_by(borrower).map(|(loan, _, _)| loan).collect();
         for loan in held.iter().rev() {
             if let Some(loan) = self.loans.remove(loan) {
-                self.ready.push_front(loan.waiting);
+                self.ready.push_front(Waiting { since: now, ..loan.waiting });
             }
         }
         if held.is_empty() { Vec::new() } else { vec![LinkEffect::Wake] }
@@ -192,11 +221,11 @@ impl<T: Travels> Machine for Link<T> {
 
     fn step(&mut self, event: LinkEvent<T>, now: Now) -> Vec<LinkEffect<T>> {
         match event {
-            LinkEvent::Push(item) => self.push(item),
+            LinkEvent::Push(item) => self.push(item, now),
             LinkEvent::Ask(borrower) => self.ask(borrower, now),
             LinkEvent::Settle(loan) => self.settle(loan),
             LinkEvent::Defer(loan, wait) => self.defer(loan, wait, now),
-            LinkEvent::Down(borrower) => self.down(borrower),
+            LinkEvent::Down(borrower) => self.down(borrower, now),
             LinkEvent::Fence(assignment) => {
                 self.fence(assignment);
                 Vec::new()

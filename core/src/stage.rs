@@ -3,20 +3,23 @@
 
 use crate::batch::{Batch, Outcome};
 use crate::fault::Fault;
+use crate::gather::{Candidate, Gather, Gathered};
 use crate::ids::{Assignment, LoanId, Offset, Partition, Position, Ticket};
-use crate::link::{Borrower, Link, LinkEffect, LinkEvent};
+use crate::link::{Borrower, Lent, Link, LinkEffect, LinkEvent};
 use crate::machine::Machine;
 use crate::time::Now;
 use crate::trial::{Crash, Mode, Patience, Trial};
-use std::collections::BTreeMap;
+use crate::unexplained::Unexplained;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What happens at a stage.
 #[derive(Debug)]
 pub enum StageEvent {
     /// A batch arrives from the part before.
     Push(Batch),
-    /// A worker has nothing to do.
+    /// A worker has nothing to do. It may be lent several batches at once, for one call.
     Ask(Borrower),
     /// In single mode: a worker begins with the record of this index.
     Begin(LoanId, u32),
@@ -61,6 +64,8 @@ pub struct Work {
     pub mode: Mode,
     /// How often the batch has been lent, from 1.
     pub attempt: u32,
+    /// How long it could have been lent before it was.
+    pub waited: Duration,
 }
 
 /// What a stage's link wants done.
@@ -68,7 +73,8 @@ pub struct Work {
 pub enum StageEffect {
     /// Something can be borrowed: wake a worker.
     Wake,
-    /// Here is work for the worker that asked.
+    /// Here is work for the worker that asked. Several of them are for one call over all their records; each is answered
+    /// for itself, and none of them is in single mode.
     Lend(Work),
     /// Nothing for the worker that asked; at this time there may be.
     Idle(Option<Now>),
@@ -91,6 +97,12 @@ pub enum StageEffect {
     Charge(u32),
 }
 
+impl StageEffect {
+    fn work(&mut self) -> Option<&mut Work> {
+        if let Self::Lend(work) = self { Some(work) } else { None }
+    }
+}
+
 /// Records that a process before this one held when it died.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Suspicion {
@@ -110,17 +122,26 @@ pub struct StageLink {
     link: Link<Batch>,
     trials: BTreeMap<Ticket, Trial>,
     patience: Patience,
+    gather: Gather,
+    unexplained: Unexplained,
     suspicions: Vec<Suspicion>,
 }
 
 impl StageLink {
     /// An empty link. `capacity` is what the credits of all partitions add up to.
     #[must_use]
-    pub const fn new(capacity: usize, patience: Patience) -> Self {
-        Self { link: Link::new(capacity), trials: BTreeMap::new(), patience, suspicions: Vec::new() }
+    pub fn new(capacity: usize, patience: Patience, gather: Gather) -> Self {
+        Self {
+            link: Link::new(capacity),
+            trials: BTreeMap::new(),
+            patience,
+            gather,
+            unexplained: Unexplained::default(),
+            suspicions: Vec::new(),
+        }
     }
 
-    /// Records to be handled one by one, because a process died over them; at most one suspicion a worker of that process.
+    /// Records to be handled one by one, because a process died over them; at most one suspicion a loan of that process.
     pub fn suspect(&mut self, suspicions: Vec<Suspicion>) {
         self.suspicions = suspicions;
     }
@@ -155,31 +176,57 @@ impl StageLink {
         Some((batch, trial))
     }
 
+    fn push(&mut self, batch: Batch, now: Now) -> Vec<StageEffect> {
+        self.recall(&batch);
+        self.relay(LinkEvent::Push(batch), now)
+    }
+
+    /// How many batches the next call works on.
+    fn gathered(&self, now: Now) -> Option<Gathered> {
+        let candidates = self.link.due(now).map(|due| {
+            let trial = self.trials.get(&due.item.ticket);
+            let live = || due.item.outcomes.iter().filter(|outcome| outcome.is_live()).count();
+            let records = trial.map_or_else(live, |trial| trial.todo(&due.item.outcomes).len());
+            let alone = due.attempts > 0 || trial.is_some_and(|trial| trial.mode() == Mode::Single);
+            Candidate { records: u32::try_from(records).unwrap_or(u32::MAX), since: due.since, alone }
+        });
+        self.gather.decide(candidates, now)
+    }
+
     fn ask(&mut self, borrower: Borrower, now: Now) -> Vec<StageEffect> {
-        loop {
-            let lent = match self.link.step(LinkEvent::Ask(borrower), now).pop() {
-                Some(LinkEffect::Lend(lent)) => lent,
-                Some(LinkEffect::Idle(until)) => return vec![StageEffect::Idle(until)],
-                _ => return vec![StageEffect::Idle(None)],
-            };
-            if lent.attempt == 1 {
-                self.recall(&lent.item);
+        let batches = match self.gathered(now) {
+            Some(Gathered::Take(batches)) => batches,
+            Some(Gathered::Wait(until)) => {
+                let until = self.link.next_deferred().map_or(until, |at| at.min(until));
+                return vec![StageEffect::Idle(Some(until))];
             }
-            let trial = self.trials.entry(lent.item.ticket).or_default();
-            let todo = trial.todo(&lent.item.outcomes);
-            let mode = if todo.len() == 1 { Mode::Single } else { trial.mode() };
-            if !todo.is_empty() {
-                let work = Work { loan: lent.loan, batch: lent.item, todo, mode, attempt: lent.attempt };
-                return vec![StageEffect::Lend(work)];
-            }
-            drop(lent.item);
-            let mut effects = self.finish(lent.loan, now);
-            if !effects.is_empty() {
-                // The worker asks again: what is forwarded must not wait for it.
-                effects.push(StageEffect::Idle(Some(now)));
-                return effects;
-            }
+            None => return vec![StageEffect::Idle(self.link.next_deferred())],
+        };
+        let mut effects: Vec<StageEffect> = (0..batches).flat_map(|_| self.lend(borrower, now)).collect();
+        let mut works: Vec<&mut Work> = effects.iter_mut().filter_map(StageEffect::work).collect();
+        match &mut works[..] {
+            // All of it passed through. The worker asks again: what is forwarded must not wait for it.
+            [] => effects.push(StageEffect::Idle(Some(now))),
+            // A single record needs no search: a crash or a fault is its own.
+            [work] if work.todo.len() == 1 => work.mode = Mode::Single,
+            _ => {}
         }
+        effects
+    }
+
+    /// Lends the first batch; one that nothing is to be done for goes on.
+    fn lend(&mut self, borrower: Borrower, now: Now) -> Vec<StageEffect> {
+        let Some(LinkEffect::Lend(lent)) = self.link.step(LinkEvent::Ask(borrower), now).pop() else {
+            return Vec::new();
+        };
+        let trial = self.trials.entry(lent.item.ticket).or_default();
+        let (todo, mode) = (trial.todo(&lent.item.outcomes), trial.mode());
+        if todo.is_empty() {
+            drop(lent.item);
+            return self.finish(lent.loan, now);
+        }
+        let Lent { loan, item: batch, attempt, waited } = lent;
+        vec![StageEffect::Lend(Work { loan, batch, todo, mode, attempt, waited })]
     }
 
     /// Applies what is known of the batch's records from a process before this one.
@@ -208,8 +255,9 @@ impl StageLink {
         let mut batch = Arc::unwrap_or_clone(batch);
         let trial = self.trials.remove(&batch.ticket).unwrap_or_default();
         let mut effects = Vec::new();
-        if trial.unexplained() > 0 {
-            effects.push(StageEffect::Charge(trial.unexplained()));
+        let crashes = self.unexplained.cleared(batch.ticket);
+        if crashes > 0 {
+            effects.push(StageEffect::Charge(crashes));
         }
         for (index, outcome) in trial.into_verdicts() {
             batch.outcomes[index as usize] = outcome;
@@ -238,14 +286,19 @@ impl StageLink {
 
     fn down(&mut self, borrower: Borrower, incarnation: u32, crash: Option<&str>, now: Now) -> Vec<StageEffect> {
         let held: Vec<Ticket> = self.link.held_by(borrower).map(|(_, batch, _)| batch.ticket).collect();
-        let mut effects = Vec::new();
+        let (mut effects, mut unnamed) = (Vec::new(), BTreeSet::new());
         for ticket in held {
             let trial = self.trials.entry(ticket).or_default();
             let Some(reason) = crash else { continue };
-            if let Crash::Named { index, poison } = trial.crashed(&self.patience, incarnation, reason) {
-                effects.push(StageEffect::Culprit { ticket, index, poison });
+            match trial.crashed(&self.patience, incarnation, reason) {
+                Crash::Unnamed => drop(unnamed.insert(ticket)),
+                Crash::Named { index, poison } => {
+                    self.unexplained.explained_by(ticket);
+                    effects.push(StageEffect::Culprit { ticket, index, poison });
+                }
             }
         }
+        self.unexplained.crashed(unnamed);
         effects.extend(self.relay(LinkEvent::Down(borrower), now));
         effects
     }
@@ -278,7 +331,7 @@ impl Machine for StageLink {
 
     fn step(&mut self, event: StageEvent, now: Now) -> Vec<StageEffect> {
         match event {
-            StageEvent::Push(batch) => self.relay(LinkEvent::Push(batch), now),
+            StageEvent::Push(batch) => self.push(batch, now),
             StageEvent::Ask(borrower) => self.ask(borrower, now),
             StageEvent::Begin(loan, index) => self.note(loan, |trial| trial.begin(index)),
             StageEvent::Verdict(loan, index, outcome) => self.note(loan, |trial| trial.give(index, outcome)),
@@ -291,6 +344,7 @@ impl Machine for StageLink {
             }
             StageEvent::Fence(assignment) => {
                 self.trials.retain(|ticket, _| ticket.assignment != assignment);
+                self.unexplained.fenced(assignment);
                 self.relay(LinkEvent::Fence(assignment), now)
             }
         }

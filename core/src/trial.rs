@@ -57,8 +57,6 @@ pub struct Trial {
     failures: BTreeMap<u32, Failures>,
     at: Option<u32>,
     single: bool,
-    /// Crashes without a name that no record has been found guilty of yet.
-    unexplained: u32,
 }
 
 impl Trial {
@@ -104,11 +102,7 @@ impl Trial {
     /// The worker died in the middle of it.
     pub fn crashed(&mut self, patience: &Patience, incarnation: u32, reason: &str) -> Crash {
         self.single = true;
-        let Some(index) = self.at.take() else {
-            self.unexplained += 1;
-            return Crash::Unnamed;
-        };
-        self.unexplained = 0;
+        let Some(index) = self.at.take() else { return Crash::Unnamed };
         let crashes = self.crashes.entry(index).or_default();
         *crashes += 1;
         let poison = *crashes >= patience.crashes_max;
@@ -158,12 +152,6 @@ impl Trial {
         let crashes = self.crashes.get(&index).copied().unwrap_or(0);
         let failures = self.failures.get(&index).map_or(0, |f| f.count);
         (crashes + failures).max(1)
-    }
-
-    /// Crashes that no record has been found guilty of: they are the stage's own.
-    #[must_use]
-    pub const fn unexplained(&self) -> u32 {
-        self.unexplained
     }
 
     /// The verdicts, all in.

@@ -290,7 +290,11 @@ pub struct Stage {
     /// Its steps: a record passes them back to back, without a hop.
     #[schemars(length(min = 1, max = 64))]
     pub steps: Vec<StepConfig>,
-    /// How long a batch may take before its worker counts as hung and is replaced.
+    /// Gathers batches, of any partitions, into one call of the steps, for steps that work better on many records.
+    /// Absent: one batch a call, one record a run of a model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<StageBatch>,
+    /// How long a call may take before its worker counts as hung and is replaced.
     #[serde(default = "timeout")]
     pub timeout: Period,
     /// What a worker shares with the others.
@@ -326,6 +330,22 @@ const fn crashes_max() -> u32 {
 
 const fn emit_max() -> u32 {
     100
+}
+
+/// How batches are gathered into one call. A batch is never split: one that is larger than `max` is a call of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StageBatch {
+    /// How many records at most; also how many of them one run of a model takes.
+    #[schemars(range(min = 2, max = 1_024))]
+    pub max: u32,
+    /// How long the first of them waits for others where a worker is free: at most `"1s"`.
+    #[serde(default = "gather_wait")]
+    pub wait: Period,
+}
+
+const fn gather_wait() -> Period {
+    Period::ms(5)
 }
 
 /// What a worker shares with the others.

@@ -8,6 +8,7 @@ use bulkhead_actors::pipeline::{
     DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
 };
 use bulkhead_core::cut::CutLimits;
+use bulkhead_core::gather::Gather;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
@@ -145,6 +146,7 @@ fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &P
         name: Arc::from(&*stage.name.0),
         workers: stage.workers,
         steps,
+        gather: gather(stage.batch),
         timeout: stage.timeout.0,
         crashes_max: stage.crashes_max,
         retry: RetryPolicy {
@@ -158,6 +160,10 @@ fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &P
         emit_max: stage.emit_max as usize,
         journal: data.join("work").join(&pipeline.name.0).join(&stage.name.0),
     })
+}
+
+fn gather(batch: Option<pipeline::StageBatch>) -> Gather {
+    batch.map_or(Gather::OFF, |batch| Gather { records_max: batch.max, wait: batch.wait.0 })
 }
 
 /// The topics of a pipeline, as they are created where they do not exist.

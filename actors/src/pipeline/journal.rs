@@ -1,28 +1,33 @@
 //! What each worker holds, on disk, so that a record which takes the whole process down is found at the next start.
 //! Never synced: it must survive the process, not the machine; and never needed for correctness.
 //!
-//! One file a worker, one line in it, written in place: `partition first end at`, `at` being the offset that the worker
-//! is at, or `-` for a whole batch; empty while it holds nothing. `deaths.json` keeps the counts between starts.
+//! One file a worker, a line for each batch that it holds, written in place: `partition first end at`, `at` being the offset
+//! that the worker is at, or `-` for a whole batch; blank while it holds nothing. `deaths.json` keeps the counts between starts.
 
 use bulkhead_core::batch::Batch;
 use bulkhead_core::ids::{Offset, Partition, Position};
 use bulkhead_core::stage::Suspicion;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The length of a line: four numbers of at most 20 characters, and what is between them.
+/// The length of a line: four numbers of at most 20 characters, what is between them, and the line's end.
 const LINE: usize = 96;
 const DEATHS: &str = "deaths.json";
 /// Named records kept between starts at most; the lowest offsets leave first.
 const NAMED_MAX: usize = 1_000;
 
-/// One worker's line.
+/// One worker's lines.
 #[derive(Debug)]
-pub(crate) struct Line(File);
+pub(crate) struct Line {
+    file: File,
+    /// How many of them were written.
+    lines: Cell<usize>,
+}
 
 /// How often the process died over a record, by partition and offset.
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -36,26 +41,36 @@ struct Held {
 }
 
 impl Line {
-    /// The worker's line in the stage's folder.
+    /// The worker's lines in the stage's folder.
     pub(crate) fn open(folder: &Path, worker: u32) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let path = folder.join(format!("worker-{worker}"));
-        Ok(Self(OpenOptions::new().create(true).truncate(true).write(true).open(path)?))
+        let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+        Ok(Self { file, lines: Cell::new(0) })
     }
 
-    /// The worker begins with this batch, or with one record of it.
-    pub(crate) fn holds(&self, batch: &Batch, at: Option<Offset>) {
+    /// The worker begins with these batches, or with one record of the only one.
+    pub(crate) fn holds<'batch>(&self, batches: impl IntoIterator<Item = &'batch Batch>, at: Option<Offset>) {
         let at = at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-        self.write(&format!("{} {} {} {at}", batch.ticket.assignment.partition, batch.first(), batch.end()));
+        let line = |batch: &Batch| {
+            let partition = batch.ticket.assignment.partition;
+            format!("{partition} {} {} {at}", batch.first(), batch.end())
+        };
+        self.write(&batches.into_iter().map(line).collect::<Vec<_>>());
     }
 
     /// The worker holds nothing.
     pub(crate) fn clear(&self) {
-        self.write("");
+        self.write(&[]);
     }
 
-    fn write(&self, line: &str) {
-        if let Err(error) = self.0.write_all_at(format!("{line:<LINE$}").as_bytes(), 0) {
+    /// In one write, over all that an earlier one left.
+    fn write(&self, lines: &[String]) {
+        let left = self.lines.replace(lines.len());
+        let blank = String::new();
+        let padded = lines.iter().chain(std::iter::repeat(&blank)).take(lines.len().max(left));
+        let text: String = padded.map(|line| format!("{line:<width$}\n", width = LINE - 1)).collect();
+        if let Err(error) = self.file.write_all_at(text.as_bytes(), 0) {
             tracing::debug!(%error, "what a worker holds was not noted");
         }
     }
@@ -70,7 +85,8 @@ pub(crate) fn recover(folder: &Path) -> io::Result<Vec<Suspicion>> {
     let mut deaths = read_deaths(folder);
     let mut held = Vec::new();
     for path in lines(folder)? {
-        held.extend(std::fs::read_to_string(&path).ok().as_deref().and_then(parse));
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        held.extend(text.lines().filter_map(parse));
         std::fs::write(&path, "")?;
     }
     for Held { partition, at, .. } in &held {
@@ -133,8 +149,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         for deaths in 1..4 {
             let line = Line::open(folder.path(), 0).expect("a line");
-            line.holds(&batch(3, 100..140), None);
-            line.holds(&batch(3, 100..140), Some(Offset(117)));
+            line.holds([&batch(3, 100..140)], None);
+            line.holds([&batch(3, 100..140)], Some(Offset(117)));
             let found = recover(folder.path()).expect("it is read");
             assert_eq!(found.len(), 1);
             assert_eq!((found[0].first, found[0].end), (Offset(100), Position(140)));
@@ -144,10 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn every_batch_of_a_call_is_found_and_none_of_the_one_before() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let line = Line::open(folder.path(), 0).expect("a line");
+        line.holds(&[batch(0, 0..9), batch(1, 5..9), batch(2, 7..9)], None);
+        line.holds(&[batch(3, 1..2), batch(1, 9..12)], None);
+        let found: Vec<_> =
+            recover(folder.path()).expect("it is read").iter().map(|s| (s.partition.0, s.first.0)).collect();
+        assert_eq!(found, [(3, 1), (1, 9)]);
+    }
+
+    #[test]
     fn a_cleared_line_and_a_damaged_file_say_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let line = Line::open(folder.path(), 0).expect("a line");
-        line.holds(&batch(0, 5..9), None);
+        line.holds([&batch(0, 5..9)], None);
         line.clear();
         std::fs::write(folder.path().join("worker-1"), "what is this").expect("written");
         std::fs::write(folder.path().join(DEATHS), "{").expect("written");

@@ -123,7 +123,8 @@ impl Slots {
         let capacity = partitions * spec.limits.in_flight_batches_max;
         let stages = spec.stages.iter().map(|stage| {
             let (crashes_max, retry) = (stage.crashes_max, stage.retry.clone());
-            let mut link = StageLink::new(capacity, Patience { stage: Arc::clone(&stage.name), crashes_max, retry });
+            let patience = Patience { stage: Arc::clone(&stage.name), crashes_max, retry };
+            let mut link = StageLink::new(capacity, patience, stage.gather);
             match journal::recover(&stage.journal) {
                 Ok(suspicions) => link.suspect(suspicions),
                 // Without it a record that kills the process is not found; nothing else depends on it.

@@ -2,6 +2,7 @@
 
 use crate::log::{Delivery, TopicSpec};
 use crate::step::StepFactory;
+use bulkhead_core::gather::Gather;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
@@ -105,6 +106,8 @@ pub struct StageSpec {
     pub workers: u32,
     /// Its steps, in order.
     pub steps: Vec<Arc<dyn StepFactory>>,
+    /// How many batches, of any partitions, one call of its steps works on.
+    pub gather: Gather,
     /// A worker that is silent for longer over a batch is replaced.
     pub timeout: Duration,
     /// A record that crashed its worker this often is poison.

@@ -1,10 +1,10 @@
-//! The shell of a stage's worker: borrows a batch, runs the steps over it, answers. Never retries, publishes or
+//! The shell of a stage's worker: borrows batches, runs the steps over them, answers for each. Never retries, publishes or
 //! decides what a failure means.
 
 use super::journal::Line;
 use super::slots::Slots;
 use super::spec::StageSpec;
-use super::steps::{Halt, StepRun};
+use super::steps::{Halt, Portion, StepRun};
 use super::wake::Slot;
 use crate::shell::Lifeline;
 use bulkhead_core::fault::{Fault, FaultClass};
@@ -72,14 +72,14 @@ impl Seat {
         });
         let _ready = Ready::new(&self.slots.ready_workers[self.stage]);
         loop {
-            let work = match self.borrow(lifeline) {
-                Ok(work) => work,
+            let call = match self.borrow(lifeline) {
+                Ok(call) => call,
                 Err(Signal::Kill) => return Exit::Killed,
                 Err(_) => return Exit::Done,
             };
             lifeline.beat();
-            line.holds(&work.batch, None);
-            let worked = self.work(lifeline, &mut run, &work, &line);
+            line.holds(call.iter().map(|work| &*work.batch), None);
+            let worked = self.work(lifeline, &mut run, &call, &line);
             line.clear();
             if let Err(fault) = worked {
                 return Exit::Failed(fault);
@@ -87,8 +87,8 @@ impl Seat {
         }
     }
 
-    /// Waits for work. Batches on which there is nothing to do pass through here.
-    fn borrow(&self, lifeline: &Lifeline) -> Result<Work, Signal> {
+    /// Waits for work, at least one batch. Batches on which there is nothing to do pass through here.
+    fn borrow(&self, lifeline: &Lifeline) -> Result<Vec<Work>, Signal> {
         lifeline.idle();
         loop {
             let now = || lifeline.clock().now();
@@ -99,54 +99,65 @@ impl Seat {
                     _ => Ok(effects),
                 }
             })?;
-            if let Some(work) = self.perform(effects) {
-                return Ok(work);
+            let call = self.perform(effects);
+            if !call.is_empty() {
+                return Ok(call);
             }
         }
     }
 
-    /// Runs the steps and answers. An error ends this incarnation.
-    fn work(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work, line: &Line) -> Result<(), Fault> {
+    /// Runs the steps and answers for each batch. An error ends this incarnation.
+    fn work(&self, lifeline: &Lifeline, run: &mut StepRun, call: &[Work], line: &Line) -> Result<(), Fault> {
         let timer = std::time::Instant::now();
-        let answered = match work.mode {
-            Mode::Whole => {
-                run.run(&work.batch, &work.todo, work.attempt).map(|outcomes| StageEvent::Done(work.loan, outcomes))
-            }
-            Mode::Single => self.one_by_one(lifeline, run, work, line),
+        let answered = match call {
+            [work] if work.mode == Mode::Single => self.one_by_one(lifeline, run, work, line),
+            _ => together(run, call),
         };
         let labels = [&*self.slots.spec.name, &*self.spec().name];
         self.slots.metrics.stage_seconds.with(labels).observe(timer.elapsed().as_secs_f64());
-        let event = match answered {
-            Ok(event) => event,
-            Err(Halt::Stopped) => return Ok(()),
+        match answered {
+            Ok(answers) => answers.into_iter().for_each(|answer| self.tell(lifeline, answer)),
+            Err(Halt::Stopped) => {}
             Err(Halt::Fault(fault)) if fault.class == FaultClass::Transient => {
-                tracing::warn!(pipeline = labels[0], stage = labels[1], batch = %work.batch.ticket, attempt = work.attempt,
-                    first = %work.batch.first(), %fault, "transient fault, the batch is tried again");
-                self.slots.metrics.stage_retries.with(labels).inc();
-                let incarnation = lifeline.incarnation().0;
-                StageEvent::Failed { loan: work.loan, fault, incarnation, jitter: rand::random() }
+                call.iter().for_each(|work| self.defer(lifeline, work, &fault));
             }
             Err(Halt::Fault(fault)) => return Err(fault),
-        };
-        self.tell(lifeline, event);
+        }
         Ok(())
     }
 
+    /// The batch is to be tried again later.
+    fn defer(&self, lifeline: &Lifeline, work: &Work, fault: &Fault) {
+        let (pipeline, stage) = (&*self.slots.spec.name, &*self.spec().name);
+        tracing::warn!(pipeline, stage, batch = %work.batch.ticket, attempt = work.attempt,
+            first = %work.batch.first(), %fault, "transient fault, the batch is tried again");
+        self.slots.metrics.stage_retries.with([pipeline, stage]).inc();
+        let incarnation = lifeline.incarnation().0;
+        let (loan, fault, jitter) = (work.loan, fault.clone(), rand::random());
+        self.tell(lifeline, StageEvent::Failed { loan, fault, incarnation, jitter });
+    }
+
     /// Record by record: a crash or a fault then has a name, and verdicts already given stay.
-    fn one_by_one(&self, lifeline: &Lifeline, run: &mut StepRun, work: &Work, line: &Line) -> Result<StageEvent, Halt> {
+    fn one_by_one(
+        &self,
+        lifeline: &Lifeline,
+        run: &mut StepRun,
+        work: &Work,
+        line: &Line,
+    ) -> Result<Vec<StageEvent>, Halt> {
         for index in &work.todo {
             if lifeline.signal() == Signal::Kill || !lifeline.current() {
                 return Err(Halt::Stopped);
             }
             self.tell(lifeline, StageEvent::Begin(work.loan, *index));
-            line.holds(&work.batch, Some(work.batch.records[*index as usize].offset));
+            line.holds([&*work.batch], Some(work.batch.records[*index as usize].offset));
             lifeline.beat();
-            let outcomes = run.run(&work.batch, std::slice::from_ref(index), work.attempt)?;
-            for (index, outcome) in outcomes {
+            let portion = Portion { todo: std::slice::from_ref(index), ..Portion::all(work) };
+            for (index, outcome) in run.run(&[portion])?.into_iter().flatten() {
                 self.tell(lifeline, StageEvent::Verdict(work.loan, index, outcome));
             }
         }
-        Ok(StageEvent::Done(work.loan, Vec::new()))
+        Ok(vec![StageEvent::Done(work.loan, Vec::new())])
     }
 
     fn tell(&self, lifeline: &Lifeline, event: StageEvent) {
@@ -155,11 +166,11 @@ impl Seat {
         drop(self.perform(effects));
     }
 
-    fn perform(&self, effects: Vec<StageEffect>) -> Option<Work> {
-        let mut lent = None;
+    fn perform(&self, effects: Vec<StageEffect>) -> Vec<Work> {
+        let mut lent = Vec::new();
         for effect in effects {
             match effect {
-                StageEffect::Lend(work) => lent = Some(work),
+                StageEffect::Lend(work) => lent.push(work),
                 StageEffect::Charge(crashes) => drop(self.uncharged().fetch_add(crashes, Ordering::AcqRel)),
                 other => self.relay(other),
             }
@@ -209,6 +220,13 @@ impl Seat {
             _ => Charge::Crash,
         }
     }
+}
+
+/// One call over all records of these batches, an answer for each.
+fn together(run: &mut StepRun, call: &[Work]) -> Result<Vec<StageEvent>, Halt> {
+    let portions: Vec<Portion<'_>> = call.iter().map(Portion::all).collect();
+    let outcomes = run.run(&portions)?;
+    Ok(call.iter().zip(outcomes).map(|(work, outcomes)| StageEvent::Done(work.loan, outcomes)).collect())
 }
 
 /// An exit as a metric's label.

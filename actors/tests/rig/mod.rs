@@ -14,6 +14,7 @@ use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_actors::supervisor::{Root, RootExit, RootHandle, SupervisorSpec};
 use bulkhead_core::cut::CutLimits;
 use bulkhead_core::fault::Fault;
+use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::Partition;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
@@ -46,6 +47,7 @@ pub(crate) enum Act {
 pub(crate) struct Probe {
     pub(crate) behaviour: Behaviour,
     pub(crate) runs: Arc<Mutex<BTreeMap<String, u32>>>,
+    pub(crate) calls: Arc<Mutex<Vec<Vec<String>>>>,
 }
 
 struct ProbeStep(Arc<Probe>);
@@ -65,8 +67,10 @@ impl StepFactory for ProbeFactory {
 impl Step for ProbeStep {
     fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
         let mut verdicts = Vec::new();
+        let id = |record: &Record| String::from_utf8_lossy(record.payload()).into_owned();
+        self.0.calls.lock().push(records.iter().map(id).collect());
         for record in records {
-            let id = String::from_utf8_lossy(record.payload()).into_owned();
+            let id = id(record);
             let run = {
                 let mut runs = self.0.runs.lock();
                 let run = runs.entry(id.clone()).or_default();
@@ -122,13 +126,14 @@ pub(crate) struct Rig {
     pub(crate) pipeline: Pipeline,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) runs: Arc<Mutex<BTreeMap<String, u32>>>,
+    /// The ids of each call of the step.
+    pub(crate) calls: Arc<Mutex<Vec<Vec<String>>>>,
     pub(crate) partitions: i32,
     pub(crate) cache: tempfile::TempDir,
 }
 
-fn spec(plan: &Plan, runs: &Arc<Mutex<BTreeMap<String, u32>>>, cache: &std::path::Path) -> PipelineSpec {
+fn spec(plan: &Plan, probe: Probe, cache: &std::path::Path) -> PipelineSpec {
     let restart = RestartSpec { intensity: 50, period: Duration::from_secs(30) };
-    let probe = Probe { behaviour: Arc::clone(&plan.behaviour), runs: Arc::clone(runs) };
     let ledger = LedgerSpec {
         topic: "flow.ledger".into(),
         key: KeySource::Header("id".to_owned()),
@@ -158,6 +163,7 @@ fn spec(plan: &Plan, runs: &Arc<Mutex<BTreeMap<String, u32>>>, cache: &std::path
             name: "work".into(),
             workers: plan.workers,
             steps: vec![Arc::new(ProbeFactory(Arc::new(probe)))],
+            gather: Gather::OFF,
             timeout: plan.timeout,
             crashes_max: 3,
             retry: RetryPolicy { initial: Duration::from_millis(1), ..RetryPolicy::default() },
@@ -205,14 +211,16 @@ impl Rig {
             |name: &str| TopicSpec { name: name.to_owned(), partitions: plan.partitions, replicas: 1, retention: None };
         let topics = ["flow.in", "flow.out", "flow.dlq", "flow.ledger"].map(topic);
         log.create_topics(&topics).expect("topics are made");
-        let runs = Arc::new(Mutex::new(BTreeMap::new()));
+        let (runs, calls) = (Arc::default(), Arc::default());
+        let (behaviour, partitions) = (Arc::clone(&plan.behaviour), plan.partitions);
+        let probe = Probe { behaviour, runs: Arc::clone(&runs), calls: Arc::clone(&calls) };
         let cache = tempfile::tempdir().expect("a temporary directory");
         let metrics = Arc::new(Metrics::new());
-        let spec = spec(&plan, &runs, cache.path());
+        let spec = spec(&plan, probe, cache.path());
         let pipeline = Pipeline::new(spec, Arc::clone(&log), "test", Clock::real(), Arc::clone(&metrics));
         let root = Root::start(SupervisorSpec::new("root", vec![pipeline.supervise()]));
         pipeline.attach(root.clone());
-        Self { log, faults, root, pipeline, metrics, runs, partitions: plan.partitions, cache }
+        Self { log, faults, root, pipeline, metrics, runs, calls, partitions, cache }
     }
 
     /// Sends records with these ids, spread over the partitions in turn. The id is value, key and header.

@@ -1,11 +1,13 @@
 //! The machines of the flow, each alone against a naive model of it. Never wires two of them: that is the simulation's.
 
+mod gather;
 mod lane;
 mod link;
 mod partition;
 mod source;
 mod stage;
 mod trial;
+mod unexplained;
 
 use bulkhead_core::batch::Batch;
 use bulkhead_core::ids::{Assignment, BatchSeq, Generation, Offset, Partition, Ticket};

@@ -27,19 +27,18 @@ fn a_batch_is_tried_whole_until_something_goes_wrong() {
     let mut trial = Trial::default();
     assert_eq!(trial.mode(), Mode::Whole);
     assert_eq!(trial.crashed(&patience(3, None), 1, "panic"), Crash::Unnamed);
-    assert_eq!((trial.mode(), trial.unexplained()), (Mode::Single, 1));
+    assert_eq!(trial.mode(), Mode::Single);
     let mut failed = Trial::default();
     failed.failed(&patience(3, None), &[0], &Fault::transient("away", ""), 1, 0, Now(0));
-    assert_eq!((failed.mode(), failed.unexplained()), (Mode::Single, 0));
+    assert_eq!(failed.mode(), Mode::Single);
 }
 
 #[test]
-fn a_named_crash_explains_those_before_it() {
+fn a_record_named_often_enough_is_poison() {
     let mut trial = Trial::default();
     trial.crashed(&patience(2, None), 1, "panic");
     trial.begin(4);
     assert_eq!(trial.crashed(&patience(2, None), 2, "panic"), Crash::Named { index: 4, poison: false });
-    assert_eq!(trial.unexplained(), 0);
     trial.begin(4);
     assert_eq!(trial.crashed(&patience(2, None), 3, "panic"), Crash::Named { index: 4, poison: true });
     assert_eq!(trial.attempts(4), 2);
@@ -93,7 +92,7 @@ proptest! {
         let patience = patience(crashes_max, None);
         let outcomes = vec![Outcome::Pending, dropped("before"), Outcome::Pending, Outcome::Pending];
         let (mut trial, mut given, mut crashes) = (Trial::default(), BTreeMap::new(), BTreeMap::new());
-        let (mut at, mut unexplained) = (None, 0);
+        let mut at = None;
         for (n, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Begin(index) => {
@@ -106,9 +105,8 @@ proptest! {
                     at = None;
                 }
                 Op::Crash => match (trial.crashed(&patience, 1, "panic"), at.take()) {
-                    (Crash::Unnamed, None) => unexplained += 1,
+                    (Crash::Unnamed, None) => {}
                     (Crash::Named { index, poison }, Some(named)) => {
-                        unexplained = 0;
                         let count = crashes.entry(named).or_insert(0u32);
                         *count += 1;
                         prop_assert_eq!((index, poison), (named, *count >= crashes_max));
@@ -126,7 +124,6 @@ proptest! {
             }
             let todo: Vec<u32> = [0, 2, 3].into_iter().filter(|index| !given.contains_key(index)).collect();
             prop_assert_eq!(trial.todo(&outcomes), todo, "what was ended before is nobody's to do");
-            prop_assert_eq!(trial.unexplained(), unexplained);
         }
         let verdicts = trial.into_verdicts().into_iter().map(|(index, outcome)| (index, match &outcome {
             Outcome::Dropped(why) => why.clone(),

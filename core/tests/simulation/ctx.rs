@@ -4,6 +4,7 @@
 use crate::broker::Broker;
 use crate::group::{Client, Metadata};
 use crate::rng::Rng;
+use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::{Offset, Partition, Ticket};
 use bulkhead_core::time::{Now, WallMs};
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ pub(crate) struct Ctx {
     pub(crate) rng: Rng,
     pub(crate) now: Now,
     pub(crate) mutant: Mutant,
+    /// How stages gather batches; off for some seeds.
+    pub(crate) gather: Gather,
     /// Whether faults are drawn.
     pub(crate) hurt: bool,
     /// How often each thing happened.

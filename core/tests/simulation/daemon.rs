@@ -38,7 +38,7 @@ impl Daemon {
     pub(crate) fn new(number: usize, caches: Vec<Cache>, ctx: &mut Ctx) -> Self {
         ctx.processes += 1;
         ctx.clients[number] = crate::group::Client::default();
-        let mut slots = Slots::new(number, ctx.processes, caches);
+        let mut slots = Slots::new(number, ctx.processes, caches, ctx.gather);
         // Two workers in the first stage, one in the second.
         let workers = (0..=STAGES as u32).map(|n| Worker::new(n as usize / 2, n % 2)).collect();
         let lanes = (0..LANES).map(|lane| Lane::new(lane, &mut slots)).collect();

@@ -145,7 +145,7 @@ impl Lane {
             let elsewhere = slots.unsettled_of(self.number).saturating_sub(self.machine.held());
             return self.answer(LaneEvent::Tick { elsewhere }, ctx);
         };
-        let Lent { loan, item: batch, attempt } = lent;
+        let Lent { loan, item: batch, attempt, .. } = lent;
         let assignment = batch.ticket.assignment;
         let account = slots.partition(assignment.partition).account;
         if account.generation != assignment.generation {

@@ -5,6 +5,7 @@ use crate::ctx::{Ctx, Mutant};
 use crate::ledger_slot::LedgerSlot;
 use crate::source_log::PARTITIONS;
 use bulkhead_core::batch::Batch;
+use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::{Assignment, BatchSeq, Generation, Partition, Position, SegmentSeq};
 use bulkhead_core::ledger::Placed;
 use bulkhead_core::letter::{LETTER_BYTES_MIN, LetterSpec};
@@ -103,7 +104,7 @@ pub(crate) fn letter_spec() -> LetterSpec {
 }
 
 impl Slots {
-    pub(crate) fn new(daemon: usize, process: u64, caches: Vec<Cache>) -> Self {
+    pub(crate) fn new(daemon: usize, process: u64, caches: Vec<Cache>, gather: Gather) -> Self {
         let capacity = PARTITIONS * IN_FLIGHT_MAX;
         let (initial, max) = (Duration::from_millis(2), Duration::from_millis(20));
         let retry = RetryPolicy { initial, max, ..RetryPolicy::default() };
@@ -119,7 +120,7 @@ impl Slots {
             begins: VecDeque::new(),
             starting: BTreeSet::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionSlot::default()).collect(),
-            stages: (0..STAGES).map(|stage| StageLink::new(capacity, patience(stage))).collect(),
+            stages: (0..STAGES).map(|stage| StageLink::new(capacity, patience(stage), gather)).collect(),
             dlq: Link::new(capacity),
             lanes: (0..LANES).map(|_| Link::new(capacity)).collect(),
             caches,

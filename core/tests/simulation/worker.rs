@@ -36,59 +36,76 @@ pub(crate) struct Worker {
     stage: usize,
     borrower: Borrower,
     incarnation: u32,
-    hand: Option<Hand>,
+    /// What one call works on: several batches where they were gathered.
+    hands: Vec<Hand>,
     /// Hung incarnations that will still answer.
     ghosts: Vec<Hand>,
 }
 
 impl Worker {
     pub(crate) fn new(stage: usize, borrower: u32) -> Self {
-        Self { stage, borrower: Borrower(borrower), incarnation: 1, hand: None, ghosts: Vec::new() }
+        Self { stage, borrower: Borrower(borrower), incarnation: 1, hands: Vec::new(), ghosts: Vec::new() }
     }
 
     pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
         if !self.ghosts.is_empty() && ctx.rng.per_mille(100) {
             return self.haunt(slots, ctx);
         }
-        let Some(mut hand) = self.hand.take() else { return self.ask(slots, ctx) };
-        match hand.work.mode {
-            Mode::Whole => self.whole(hand, slots, ctx),
-            Mode::Single => {
-                if !self.single(&mut hand, slots, ctx) {
-                    return;
+        match self.hands.first().map(|hand| hand.work.mode) {
+            None => self.ask(slots, ctx),
+            Some(Mode::Whole) => self.whole(slots, ctx),
+            Some(Mode::Single) => {
+                let mut hand = self.hands.remove(0);
+                if self.single(&mut hand, slots, ctx) {
+                    self.hands.push(hand);
                 }
-                self.hand = Some(hand);
             }
         }
     }
 
     fn ask(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
         let effects = slots.stages[self.stage].step(StageEvent::Ask(self.borrower), ctx.now);
-        if let Some(work) = self.perform(effects, slots, ctx) {
+        let lent = self.perform(effects, slots, ctx);
+        if lent.len() > 1 {
+            ctx.saw("worker: gathered");
+        }
+        for work in lent {
             ctx.saw(if work.mode == Mode::Single { "worker: single" } else { "worker: whole" });
             if work.attempt > 1 {
                 ctx.saw("worker: lent again");
             }
             let todo = work.todo.iter().copied().collect();
-            self.hand = Some(Hand { work, todo, running: Vec::new(), begun: false, given: Vec::new() });
+            self.hands.push(Hand { work, todo, running: Vec::new(), begun: false, given: Vec::new() });
         }
     }
 
-    /// One turn runs the step over all, the next one answers.
-    fn whole(&mut self, mut hand: Hand, slots: &mut Slots, ctx: &mut Ctx) {
-        let loan = hand.work.loan;
-        if !hand.running.is_empty() {
-            return self.tell(StageEvent::Done(loan, hand.given), slots, ctx);
+    /// One turn runs the step over all batches of the call, each turn after it answers for one of them.
+    fn whole(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
+        if !self.hands[0].running.is_empty() {
+            let hand = self.hands.remove(0);
+            return self.tell(StageEvent::Done(hand.work.loan, hand.given), slots, ctx);
         }
-        hand.running = hand.todo.drain(..).collect();
-        match self.run(&hand, slots, ctx) {
-            Ran::All(given) => {
-                hand.given = given;
-                self.hand = Some(hand);
+        let mut hands = std::mem::take(&mut self.hands);
+        hands.iter_mut().for_each(|hand| hand.running = hand.todo.drain(..).collect());
+        for index in 0..hands.len() {
+            match self.run(&hands[index], slots, ctx) {
+                Ran::All(given) => hands[index].given = given,
+                Ran::Fault(fault) => {
+                    let gathered = hands.len() > 1;
+                    hands.iter().for_each(|hand| self.fail(hand, fault.clone(), slots, ctx));
+                    return if gathered {
+                        ctx.saw("worker: fault of a gathered call")
+                    };
+                }
+                Ran::Crash(reason) => {
+                    if hands.len() > 1 {
+                        ctx.saw("worker: crash of a gathered call");
+                    }
+                    return self.die(&hands, Some(reason), slots, ctx);
+                }
             }
-            Ran::Fault(fault) => self.fail(&hand, fault, slots, ctx),
-            Ran::Crash(reason) => self.die(Some(hand), Some(reason), slots, ctx),
         }
+        self.hands = hands;
     }
 
     /// Each turn says where it is, or runs the step over one record, or gives its verdict. False once it is out of hand.
@@ -122,7 +139,7 @@ impl Worker {
             Ran::Crash(reason) => {
                 ctx.lost(slots.process, self.stage, hand.work.batch.ticket, &hand.running);
                 self.blame(hand, ctx);
-                self.die(None, Some(reason), slots, ctx);
+                self.die(&[], Some(reason), slots, ctx);
             }
         }
         false
@@ -185,9 +202,9 @@ impl Worker {
     }
 
     /// The incarnation ends: by a crash of its own (with a reason), or because it was ordered to.
-    fn die(&mut self, hand: Option<Hand>, crash: Option<&str>, slots: &mut Slots, ctx: &mut Ctx) {
+    fn die(&mut self, hands: &[Hand], crash: Option<&str>, slots: &mut Slots, ctx: &mut Ctx) {
         ctx.saw(if crash.is_some() { "worker: crashed" } else { "worker: killed" });
-        if let Some(hand) = hand {
+        for hand in hands {
             ctx.lost(slots.process, self.stage, hand.work.batch.ticket, &hand.running);
         }
         let crash = crash.map(str::to_owned);
@@ -198,18 +215,20 @@ impl Worker {
     }
 
     pub(crate) fn kill(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
-        let hand = self.hand.take();
-        self.die(hand, None, slots, ctx);
+        let hands = std::mem::take(&mut self.hands);
+        self.die(&hands, None, slots, ctx);
     }
 
     /// It is given up as hung, and goes on as a ghost; a ghost's runs are lost, whatever it answers.
     pub(crate) fn hang(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
-        let Some(hand) = self.hand.take() else { return };
+        let hands = std::mem::take(&mut self.hands);
+        if hands.is_empty() {
+            return;
+        }
         ctx.saw("worker: hung");
-        ctx.lost(slots.process, self.stage, hand.work.batch.ticket, &hand.running);
-        self.blame(&hand, ctx);
-        self.die(None, Some("no answer"), slots, ctx);
-        self.ghosts.push(hand);
+        hands.iter().for_each(|hand| self.blame(hand, ctx));
+        self.die(&hands, Some("no answer"), slots, ctx);
+        self.ghosts.extend(hands);
     }
 
     /// A ghost answers: it must be told that it is late.
@@ -235,11 +254,11 @@ impl Worker {
         self.perform(effects, slots, ctx);
     }
 
-    fn perform(&mut self, effects: Vec<StageEffect>, slots: &mut Slots, ctx: &mut Ctx) -> Option<Work> {
-        let mut lent = None;
+    fn perform(&mut self, effects: Vec<StageEffect>, slots: &mut Slots, ctx: &mut Ctx) -> Vec<Work> {
+        let mut lent = Vec::new();
         for effect in effects {
             match effect {
-                StageEffect::Lend(work) => lent = Some(work),
+                StageEffect::Lend(work) => lent.push(work),
                 StageEffect::Forward(batch) => {
                     ctx.saw("stage: forward");
                     slots.enter(self.stage + 1, batch);

@@ -9,8 +9,10 @@ use crate::slots::Cache;
 use crate::source_log::{Id, PARTITIONS, SourceLog};
 use crate::verdict;
 use bulkhead_core::audit::{Visible, not_a_prefix};
+use bulkhead_core::gather::Gather;
 use bulkhead_core::time::Now;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const DAEMONS: usize = 2;
 /// Turns within which everything must be done once nothing hurts any more.
@@ -44,11 +46,13 @@ pub(crate) struct Run {
 pub(crate) fn run(seed: u64, mutant: Mutant) -> Run {
     let mut rng = Rng::new(seed);
     let source = SourceLog::draw(&mut rng);
+    let gather = gather(&mut rng);
     let ctx = Ctx {
         broker: Broker::new(source, DAEMONS),
         rng,
         now: Now(0),
         mutant,
+        gather,
         hurt: true,
         seen: BTreeMap::new(),
         broken: Vec::new(),
@@ -68,6 +72,13 @@ pub(crate) fn run(seed: u64, mutant: Mutant) -> Run {
         verdict::judge(&mut ctx, &seen);
     }
     Run { seen: ctx.seen, turns, broken: ctx.broken }
+}
+
+/// Off for every other seed.
+fn gather(rng: &mut Rng) -> Gather {
+    let records_max = u32::try_from(2 + rng.below(12)).unwrap_or(u32::MAX);
+    let gathering = Gather { records_max, wait: Duration::from_millis(rng.below(6) as u64) };
+    if rng.per_mille(500) { gathering } else { Gather::OFF }
 }
 
 impl World {

@@ -10,6 +10,8 @@ use std::time::Duration;
 /// A healthy commit can stall for a second (`notes`: librdkafka repeats TxnOffsetCommit after 500 ms); less would fence
 /// it.
 const DRAIN_MIN: Duration = Duration::from_millis(1_500);
+/// Where few records come, each of them waits that long.
+const GATHER_WAIT_MAX: Duration = Duration::from_secs(1);
 
 pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, context: StepContext<'_>) {
     topics(at, file);
@@ -119,6 +121,9 @@ fn check_stage(at: &mut At<'_>, path: &str, stage: &Stage, context: StepContext<
     let retry = &stage.retry;
     at.some(&format!("{path}.timeout"), stage.timeout);
     at.some(&format!("{path}.retry.initial"), retry.initial);
+    if stage.batch.is_some_and(|batch| batch.wait.0 > GATHER_WAIT_MAX) {
+        at.at(&format!("{path}.batch.wait"), "must be at most \"1s\": where few records come, each waits that long");
+    }
     restart(at, &format!("{path}.restart"), &stage.restart);
     if retry.initial.0 > retry.max.0 {
         at.at(&format!("{path}.retry.max"), format_args!("must be at least retry.initial ({})", retry.initial));
