@@ -5,8 +5,6 @@ use super::Shared;
 use super::admin::position_list;
 use super::errors::publish_error;
 use super::group::Membership;
-use super::limits;
-use super::member::committed;
 use super::sender::{Batching, Sender};
 use crate::log::{Closing, Outgoing, PublishError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
@@ -122,14 +120,11 @@ impl Publisher for AckedPublisher {
     }
 
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Position>>, PublishError> {
-        let wait = self.shared.config.call_timeout;
-        let answer = self.membership.with(|member| committed(member.client(), &self.topic, partitions, wait));
-        let answer = answer.ok_or_else(|| PublishError::Unknown("no consumer in use".into()))?;
-        answer.map_err(|e| publish_error("committed positions", &e))
+        self.membership.committed(&self.topic, partitions, self.shared.config.call_timeout)
     }
 
     fn record_bytes_max(&self) -> usize {
-        limits::record_bytes(self.batching.smallest().unwrap_or_else(|| self.shared.base_limit()))
+        self.batching.record_bytes_max(&self.shared)
     }
 }
 

@@ -19,9 +19,10 @@ pub(super) struct Connectivity {
 
 impl Connectivity {
     /// A client lost its last broker.
-    fn down(&self) {
+    fn down(&self, client: &str) {
         let mut since = self.down_since.lock();
         if since.is_none() {
+            tracing::warn!(client, "no kafka broker is reachable");
             *since = Some(Instant::now());
             self.downs.fetch_add(1, Ordering::Relaxed);
         }
@@ -89,10 +90,17 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.connectivity.down();
+        let client = &*self.client;
+        match error.rdkafka_error_code() {
+            // Every reader comes to the end of its partition: that is how it knows that it caught up.
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.connectivity.down(client),
+            // Its log line says the same.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => {
+                tracing::debug!(target: "librdkafka", client, %error, reason);
+            }
+            _ => tracing::warn!(target: "librdkafka", client, %error, reason),
         }
-        tracing::warn!(target: "librdkafka", client = &*self.client, %error, reason);
     }
 }
 

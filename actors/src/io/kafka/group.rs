@@ -3,11 +3,14 @@
 
 use super::Shared;
 use super::acked::AckedPublisher;
+use super::admin::{partition_list, positions};
+use super::errors::publish_error;
 use super::member::Member;
 use super::transaction::TransactionalPublisher;
-use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, Publisher};
+use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, PublishError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
 use parking_lot::RwLock;
+use rdkafka::consumer::Consumer;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +29,21 @@ impl Membership {
     /// the polling thread, which reads, too, waits for it in a revoke.
     pub(super) fn with<T>(&self, what: impl FnOnce(&Member) -> T) -> Option<T> {
         self.current.read_recursive().as_ref().map(what)
+    }
+
+    /// The group's positions as the client in use is told them.
+    pub(super) fn committed(
+        &self,
+        topic: &str,
+        partitions: &[Partition],
+        wait: Duration,
+    ) -> Result<Vec<Option<Position>>, PublishError> {
+        let ask = |member: &Member| {
+            let answer = member.client().committed_offsets(partition_list(topic, partitions), wait)?;
+            positions(&answer, topic, partitions)
+        };
+        let answer = self.with(ask).ok_or_else(|| PublishError::Unknown("no consumer in use".into()))?;
+        answer.map_err(|e| publish_error("committed positions", &e))
     }
 }
 

@@ -2,7 +2,6 @@
 //! Never pauses a partition and never drops or splits a queue again (`notes/kafka-measured.md` E5, E9).
 
 use super::Shared;
-use super::admin::partition_list;
 use super::errors::{Class, class, log_error};
 use super::events::Events;
 use super::wire::{Arena, single};
@@ -390,15 +389,4 @@ impl ConsumerContext for Callbacks {
             }
         });
     }
-}
-
-/// The group's positions as `client` is told them.
-pub(super) fn committed(
-    client: &Client,
-    topic: &str,
-    partitions: &[Partition],
-    wait: Duration,
-) -> Result<Vec<Option<Position>>, KafkaError> {
-    let answer = client.committed_offsets(partition_list(topic, partitions), wait)?;
-    super::admin::positions(&answer, topic, partitions)
 }

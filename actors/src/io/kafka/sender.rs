@@ -119,9 +119,9 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// The smallest limit met, in batch bytes.
-    pub(super) fn smallest(&self) -> Option<usize> {
-        self.bytes.values().copied().min()
+    /// The size of the largest record that every topic met so far takes.
+    pub(super) fn record_bytes_max(&self, shared: &Shared) -> usize {
+        limits::record_bytes(self.bytes.values().copied().min().unwrap_or_else(|| shared.base_limit()))
     }
 
     fn of(&mut self, shared: &Shared, topic: &Arc<str>) -> Result<usize, LogError> {
