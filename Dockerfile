@@ -18,6 +18,7 @@ ENV ORT_DYLIB_PATH=/usr/local/lib/onnxruntime/libonnxruntime.so
 USER bulkhead
 VOLUME /var/lib/bulkhead
 EXPOSE 8080 9090
+HEALTHCHECK --interval=5s --timeout=6s --start-period=20s CMD ["bulkhead", "health", "--admin", "127.0.0.1:9090"]
 # exec form: the daemon is process 1 and gets the SIGTERM that makes it drain.
 ENTRYPOINT ["bulkhead"]
 CMD ["run", "--config", "/etc/bulkhead", "--data", "/var/lib/bulkhead", "--listen", "0.0.0.0:8080", "--admin", "0.0.0.0:9090"]

@@ -6,7 +6,7 @@ use crate::config::problem::Problem;
 use crate::config::text::Name;
 use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
-use crate::{connect, daemon, list, logging};
+use crate::{connect, daemon, health, list, logging};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -33,6 +33,8 @@ enum Command {
     Run(RunArgs),
     /// Check a config and tell all of its problems at once
     Check(CheckArgs),
+    /// Ask a running daemon whether it may be sent requests (for a container's health check)
+    Health(HealthArgs),
     /// List a config's pipelines, stages, steps and routes
     List(ConfigArgs),
     /// Print the JSON Schema of the config files, or their reference page
@@ -86,6 +88,13 @@ struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+struct HealthArgs {
+    /// Where the daemon serves operators
+    #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_ADMIN", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 struct SchemaArgs {
     /// Print the reference page (Markdown) instead
     #[arg(long)]
@@ -106,6 +115,13 @@ pub fn main() -> Exit {
     match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Health(args) => health::ready(args.admin).map_or_else(
+            |why| {
+                eprintln!("{why}");
+                Exit::Failed
+            },
+            |()| print("ready\n"),
+        ),
         Command::List(args) => match load(&args, Overrides::default()) {
             Ok(config) => print(&list::list(&config)),
             Err(exit) => exit,

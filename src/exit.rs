@@ -6,7 +6,7 @@
 //! | 1 | config | the configuration has problems; all of them were printed |
 //! | 2 | usage | the command line is wrong (clap's own code) |
 //! | 3 | start | it could not start: an address or the data directory is in use or not usable; `check --connect` failed |
-//! | 4 | failed | the root supervisor gave up, or a pipeline with `on_failure = "exit"` failed |
+//! | 4 | failed | the root supervisor gave up, or a pipeline with `on_failure = "exit"` failed; `health`: not ready |
 //! | 5 | forced | stopped before it was drained: a second signal, or the drain budget ran out |
 //!
 //! They are small numbers in order of how far the process came, not `sysexits.h`: its 64–78 have no words for the last

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod data_dir;
 pub mod exit;
 pub mod gateway;
+pub mod health;
 pub mod list;
 pub mod logging;
 pub mod steps;

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
@@ -133,6 +134,25 @@ fn health_is_red_with_what_is_wrong() {
     let stuck = json!([{ "pipeline": "orders", "partition": 3, "stage": "classify", "oldest_unfinished_ms": 1_001,
         "allowed_ms": 1_000 }]);
     assert_eq!((status, &progress["stuck"]), (503, &stuck));
+}
+
+#[test]
+fn the_health_command_says_what_ready_says() {
+    let health = |address: SocketAddr| {
+        let admin = address.to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_bulkhead")).args(["health", "--admin", &admin]).output();
+        let output = output.expect("the binary runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let well = Admin::start(Says { ready: vec![Status::ok("broker reachable")], ..Says::default() }, false);
+    assert_eq!(health(well.address), (Some(0), String::new()));
+    let ill = Admin::start(Says { ready: vec![Status::failed("not draining", "stopping")], ..Says::default() }, false);
+    let (code, why) = health(ill.address);
+    assert!(code == Some(4) && why.contains("503") && why.contains("stopping"), "{code:?} {why}");
+    let gone = ill.address;
+    drop(ill);
+    let (code, why) = health(gone);
+    assert!(code == Some(4) && why.contains(&format!("{gone} does not answer")), "{code:?} {why}");
 }
 
 #[test]
