@@ -23,6 +23,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("sled", &["actors/src/io/"]),
     ("ort", &["src/vision/onnx"]),
     ("image", &["src/vision/decode/"]),
+    ("fast_image_resize", &["src/vision/resample"]),
     ("actix", &["actors/src/supervisor", "actors/src/shell", "actors/src/pipeline"]),
     ("actix_web", &["src/gateway", "src/admin", "src/dashboard"]),
     ("actix_multipart", &["src/gateway"]),

@@ -1,17 +1,18 @@
 //! `classify`: a picture in, its class out, by an ONNX model that the configuration describes.
 //!
 //! Takes a record whose value is a JPEG, PNG or WebP picture; gives one whose value is
-//! `{"label", "score", "top": [{"label", "score"}, …]}`, with the same key, timestamp and headers but for `content-type`.
+//! `{"label", "score", "top": [{"label", "score"}, …], "model": {"name", "version"}}`, with the same key, timestamp and
+//! headers but for `content-type`.
 //! Never fetches, never stores, and never answers for a picture it could not read: that one is rejected.
 
 use super::StepContext;
 use crate::config::units::Size;
 use crate::vision::decode::{Limits, decode};
 use crate::vision::describe::is_below;
-use crate::vision::model::Described;
+use crate::vision::model::{Described, Identity};
 use crate::vision::onnx::{Library, Session};
-use crate::vision::prepare::prepare;
-use crate::vision::rank::rank;
+use crate::vision::prepare::Preparation;
+use crate::vision::rank::{Answer, rank};
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::record::{Header, Record};
@@ -163,7 +164,9 @@ impl StepFactory for Factory {
     fn build(&self) -> Result<Box<dyn Step>, Fault> {
         let loaded = Loaded::load(&self.described, self.library.as_deref(), self.threads)
             .map_err(|problems| Fault::fatal("model_unusable", problems.join("; ")))?;
-        Ok(Box::new(Classify { described: Arc::clone(&self.described), loaded, top: self.top, limits: self.limits }))
+        let preparation = Preparation::new(&self.described.description.input);
+        let described = Arc::clone(&self.described);
+        Ok(Box::new(Classify { described, loaded, preparation, top: self.top, limits: self.limits }))
     }
 }
 
@@ -212,6 +215,7 @@ impl Loaded {
 struct Classify {
     described: Arc<Described>,
     loaded: Loaded,
+    preparation: Preparation,
     top: usize,
     limits: Limits,
 }
@@ -236,11 +240,21 @@ impl Classify {
     fn answer(&mut self, record: &Record) -> Result<Vec<u8>, Fault> {
         let described = &self.described;
         let picture = decode(record.payload(), &self.limits)?;
-        let input = prepare(&picture, &described.description.input)?;
+        let mut input = Vec::with_capacity(self.loaded.warm_up.len());
+        self.preparation.append(&picture, &mut input)?;
         let outputs = self.loaded.run(&input)?;
         let answer = rank(&outputs, &described.labels, described.description.softmax, self.top)?;
-        serde_json::to_vec(&answer).map_err(|e| Fault::fatal("answer_unprintable", e))
+        let stamped = Stamped { answer, model: &described.identity };
+        serde_json::to_vec(&stamped).map_err(|e| Fault::fatal("answer_unprintable", e))
     }
+}
+
+/// A record's value: what was answered, and by which model.
+#[derive(Serialize)]
+struct Stamped<'a> {
+    #[serde(flatten)]
+    answer: Answer<'a>,
+    model: &'a Identity,
 }
 
 /// The answer as a record: the picture's, with another value and content type.

@@ -81,6 +81,7 @@ fn an_answer_names_the_best_and_keeps_what_the_record_was() {
     let answer = json(&verdicts[0]);
     assert_eq!(answer["label"], "3");
     assert_eq!(answer["top"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["model"], serde_json::json!({"name": "digits", "version": "e0e5a448413d"}));
     assert_eq!(answer["top"][0], serde_json::json!({"label": "3", "score": answer["score"]}));
 }
 

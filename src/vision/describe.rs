@@ -7,11 +7,17 @@ use std::path::{Component, Path, PathBuf};
 
 /// Pixels a side; a larger input is a mistake (EfficientNet-B7, the largest common classifier, takes 600).
 const SIDE_MAX: usize = 4096;
+/// Characters of a name or a version.
+const WORD_MAX: usize = 100;
 
 /// An ONNX image classifier, as a TOML file beside the model describes it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
+    /// What the model is called in every result. Absent: this file's name without its ending.
+    pub name: Option<String>,
+    /// Which version of it this is, in every result. Absent: the first 12 digits of `sha256`.
+    pub version: Option<String>,
     /// The ONNX file, relative to this description.
     pub file: PathBuf,
     /// The ONNX file's SHA-256, 64 hexadecimal digits, as `sha256sum` prints it. Another file is refused.
@@ -49,6 +55,10 @@ pub struct Input {
     pub channels: Channels,
     /// How a picture of another size is brought into this one.
     pub fit: Fit,
+    /// Of what `fit = "cover"` shows, the share of each side in the middle that is used: 0.875 for a model that is tested with
+    /// "resize to 256, crop to 224".
+    #[serde(default = "default_crop")]
+    pub crop: f32,
     /// What a white pixel's channel is before mean and standard deviation: 1 (most models) or 255.
     #[serde(default = "default_white")]
     pub white: f32,
@@ -58,6 +68,10 @@ pub struct Input {
     /// Divided by, after `mean`: one value, or one a channel.
     #[serde(default = "default_std")]
     pub std: Vec<f32>,
+}
+
+fn default_crop() -> f32 {
+    1.0
 }
 
 fn default_white() -> f32 {
@@ -111,8 +125,14 @@ impl Channels {
 pub enum Fit {
     /// Scaled; its proportions are lost.
     Stretch,
-    /// Scaled until it covers the input; what sticks out is cut off.
+    /// Scaled until it covers the input; what sticks out is cut off ("resize, then centre crop").
     Cover,
+    /// Scaled until all of it fits, in the middle; what stays free is filled.
+    Letterbox {
+        /// Each channel's value there, 0 (black) to 255.
+        #[serde(default)]
+        fill: u8,
+    },
     /// What is drawn in it is found, made bright on black, scaled and put in the middle.
     Ink {
         /// Pixels left free around it.
@@ -148,6 +168,14 @@ impl Description {
                 self.sha256,
                 self.file.display()
             ));
+        }
+        for (key, text) in [("name", &self.name), ("version", &self.version)] {
+            if let Some(text) = text.as_ref().filter(|t| !is_word(t)) {
+                refuse(format!(
+                    "{key}: `{}` is not possible; 1 to {WORD_MAX} printable characters without spaces are",
+                    text.escape_debug()
+                ));
+            }
         }
         match (&self.labels, &self.labels_file) {
             (Some(_), Some(_)) => refuse("labels, labels_file: both are given; one of them is needed".to_owned()),
@@ -193,6 +221,11 @@ impl Input {
                 self.white
             ));
         }
+        if !(self.crop > 0.0 && self.crop <= 1.0) {
+            problems.push(format!("input.crop: {} is no share of a side; above 0 and up to 1 are possible", self.crop));
+        } else if self.crop < 1.0 && self.fit != Fit::Cover {
+            problems.push("input.crop: only fit = \"cover\" cuts anything off".to_owned());
+        }
         if let Fit::Ink { margin } = self.fit {
             if self.width != self.height {
                 problems
@@ -210,6 +243,11 @@ impl Input {
         }
         problems
     }
+}
+
+/// Whether a text can stand for something in results, headers and lines of a log.
+fn is_word(text: &str) -> bool {
+    (1..=WORD_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// Whether a path from a configuration stays below the directory that it is relative to.

@@ -26,7 +26,7 @@ fn problems(change: (&str, &str)) -> Vec<String> {
 fn a_good_one_has_no_problems_and_the_defaults() {
     let good = Description::parse(GOOD).unwrap();
     assert_eq!(good.problems(), Vec::<String>::new());
-    assert_eq!((good.top, good.input.white, good.input.fit), (3, 1.0, Fit::Cover));
+    assert_eq!((good.top, good.input.white, good.input.crop, good.input.fit), (3, 1.0, 1.0, Fit::Cover));
 }
 
 #[test]
@@ -60,6 +60,16 @@ fn each_mistake_is_named_with_what_would_be_right() {
             ("fit = ", "white = -1\nfit = "),
             "input.white: -1 is not possible; a number above 0 is needed, mostly 1 or 255",
         ),
+        (
+            ("softmax = true", "softmax = true\nversion = \"1 b\""),
+            "version: `1 b` is not possible; 1 to 100 printable characters without spaces are",
+        ),
+        (
+            ("softmax = true", "softmax = true\nname = \"\""),
+            "name: `` is not possible; 1 to 100 printable characters without spaces are",
+        ),
+        (("fit = ", "crop = 0\nfit = "), "input.crop: 0 is no share of a side; above 0 and up to 1 are possible"),
+        (("fit = \"cover\"", "crop = 0.5\nfit = \"stretch\""), "input.crop: only fit = \"cover\" cuts anything off"),
         (("\"cover\"", "{ ink = { margin = 4 } }"), "input.fit: ink gives one channel; it needs channels = \"grey\""),
     ] {
         assert_eq!(problems(change), [said]);
@@ -91,5 +101,5 @@ fn a_wrong_key_or_value_is_told_with_its_place_and_the_choices() {
     let layout = Description::parse(&GOOD.replace("nchw", "chw")).unwrap_err();
     assert!(layout.contains("unknown variant `chw`, expected `nchw` or `nhwc`"), "{layout}");
     let fit = Description::parse(&GOOD.replace("\"cover\"", "\"crop\"")).unwrap_err();
-    assert!(fit.contains("expected one of `stretch`, `cover`, `ink`"), "{fit}");
+    assert!(fit.contains("expected one of `stretch`, `cover`, `letterbox`, `ink`"), "{fit}");
 }

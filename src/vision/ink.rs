@@ -51,11 +51,16 @@ fn scaled(n: usize, scale: f64) -> usize {
 }
 
 /// A picture's Rec. 601 luma, 0..=255, rounded.
-#[must_use]
-pub fn grey(picture: &Picture) -> Plane {
-    let luma = |p: &[u8]| (299 * u32::from(p[0]) + 587 * u32::from(p[1]) + 114 * u32::from(p[2]) + 500) / 1000;
-    let values = picture.rgb.chunks_exact(3).map(|p| luma(p) as f32).collect();
+fn grey(picture: &Picture) -> Plane {
+    let values = picture.rgb.as_chunks::<3>().0.iter().map(|p| f32::from(luma(*p))).collect();
     Plane { width: picture.width, height: picture.height, values }
+}
+
+/// A pixel's Rec. 601 luma, rounded.
+#[must_use]
+pub fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    let sum = 299 * u32::from(red) + 587 * u32::from(green) + 114 * u32::from(blue);
+    u8::try_from((sum + 500) / 1000).unwrap_or(u8::MAX)
 }
 
 /// How far each pixel lies from the background, positive on the side on which the ink is.

@@ -3,6 +3,7 @@
 
 use super::describe::{Channels, Description, Layout};
 use super::onnx::{Dimension, Signature, Tensor};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 const MODEL_BYTES_MAX: u64 = 2 << 30;
 /// Bytes of a description and of a list of labels.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
+/// Digits of the SHA-256 that tell one version from another.
+const VERSION_DIGITS: usize = 12;
 
 /// A model's description with its labels, read once and valid. The model itself is read for each session.
 #[derive(Clone, Debug)]
@@ -21,6 +24,28 @@ pub struct Described {
     pub description: Description,
     /// The classes' names, in the order of the graph's outputs.
     pub labels: Arc<[Box<str>]>,
+    /// What every result is stamped with.
+    pub identity: Identity,
+}
+
+/// Which model gave an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// The description's `name`, or its file's.
+    pub name: Box<str>,
+    /// The description's `version`, or the first digits of the model's SHA-256.
+    pub version: Box<str>,
+}
+
+impl Identity {
+    fn of(path: &Path, description: &Description) -> Self {
+        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let digits = || description.sha256[..VERSION_DIGITS].to_ascii_lowercase();
+        Self {
+            name: description.name.clone().unwrap_or_else(stem).into(),
+            version: description.version.clone().unwrap_or_else(digits).into(),
+        }
+    }
 }
 
 impl Described {
@@ -44,7 +69,8 @@ impl Described {
             }
             (None, None) => Vec::new(),
         };
-        Ok(Self { path: path.to_owned(), description, labels: labels.into() })
+        let identity = Identity::of(path, &description);
+        Ok(Self { path: path.to_owned(), description, labels: labels.into(), identity })
     }
 
     /// Reads the model's file and compares its SHA-256.

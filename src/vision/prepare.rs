@@ -1,81 +1,109 @@
-//! Turns a picture into the numbers that a model takes, as its description says. Never looks at what they mean.
+//! Turns pictures into the numbers that a model takes, as its description says. Never looks at what they mean.
 
 use super::decode::Picture;
 use super::describe::{Channels, Fit, Input, Layout};
 use super::ink;
-use super::resample::Plane;
+use super::resample::{Scaler, Window};
 use bulkhead_core::fault::Fault;
 
-/// A picture as the model's input: `channels * height * width` values in the described layout.
-///
-/// # Errors
-/// The poison fault `no_ink`, where `fit = { ink }` finds nothing drawn.
-pub fn prepare(picture: &Picture, input: &Input) -> Result<Vec<f32>, Fault> {
-    let planes = match input.fit {
-        Fit::Ink { margin } => vec![inked(picture, input.width, margin)?],
-        Fit::Stretch => {
-            channels(picture, input.channels).into_iter().map(|p| p.resized(input.width, input.height)).collect()
+/// Prepares pictures for one model, one after another.
+#[derive(Debug)]
+pub struct Preparation {
+    input: Input,
+    scaler: Scaler,
+    /// What becomes of each 8-bit value, for each of the model's channels.
+    normalised: Vec<[f32; 256]>,
+}
+
+impl Preparation {
+    /// For the model with this input, whose description has no problems.
+    #[must_use]
+    pub fn new(input: &Input) -> Self {
+        let table = |channel| std::array::from_fn(|value| normalised(input, channel, value as f32));
+        let normalised = (0..input.channels.count()).map(table).collect();
+        Self { input: input.clone(), scaler: Scaler::default(), normalised }
+    }
+
+    /// Appends a picture to a batch: `channels * height * width` values in the described layout.
+    ///
+    /// # Errors
+    /// The poison fault `no_ink`, where `fit = { ink }` finds nothing drawn; nothing is appended then.
+    pub fn append(&mut self, picture: &Picture, batch: &mut Vec<f32>) -> Result<(), Fault> {
+        let rgb = match self.input.fit {
+            Fit::Ink { margin } => return self.append_ink(picture, margin, batch),
+            Fit::Stretch => self.scaler.rgb(picture, Window::whole(picture), self.input.width, self.input.height),
+            Fit::Cover => {
+                let window = covered(picture, &self.input);
+                self.scaler.rgb(picture, window, self.input.width, self.input.height)
+            }
+            Fit::Letterbox { fill } => self.letterboxed(picture, fill),
+        };
+        self.lay_out(&rgb, batch);
+        Ok(())
+    }
+
+    fn append_ink(&self, picture: &Picture, margin: usize, batch: &mut Vec<f32>) -> Result<(), Fault> {
+        let plane = ink::fit(picture, self.input.width, margin).map_err(|ink::NoInk| {
+            Fault::poison("no_ink", "nothing is drawn on the picture: no part stands out from its background")
+        })?;
+        batch.extend(plane.values.iter().map(|v| normalised(&self.input, 0, v * 255.0)));
+        Ok(())
+    }
+
+    /// The whole picture, its proportions kept, in the middle of the input.
+    fn letterboxed(&mut self, picture: &Picture, fill: u8) -> Vec<u8> {
+        let Input { width, height, .. } = self.input;
+        let scale = (width as f64 / picture.width as f64).min(height as f64 / picture.height as f64);
+        let scaled = |side: usize, most: usize| ((side as f64 * scale).round() as usize).clamp(1, most);
+        let (inner_width, inner_height) = (scaled(picture.width, width), scaled(picture.height, height));
+        let inner = self.scaler.rgb(picture, Window::whole(picture), inner_width, inner_height);
+        let mut rgb = vec![fill; 3 * width * height];
+        let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);
+        for (row, from) in inner.chunks_exact(3 * inner_width).enumerate() {
+            let at = 3 * ((top + row) * width + left);
+            rgb[at..at + from.len()].copy_from_slice(from);
         }
-        Fit::Cover => channels(picture, input.channels).into_iter().map(|p| covering(&p, input)).collect(),
-    };
-    Ok(laid_out(&planes, input))
-}
-
-fn inked(picture: &Picture, side: usize, margin: usize) -> Result<Plane, Fault> {
-    let mut plane = ink::fit(picture, side, margin).map_err(|ink::NoInk| {
-        Fault::poison("no_ink", "nothing is drawn on the picture: no part stands out from its background")
-    })?;
-    plane.values.iter_mut().for_each(|v| *v *= 255.0);
-    Ok(plane)
-}
-
-/// The picture's channels, 0..=255, in the model's order.
-fn channels(picture: &Picture, channels: Channels) -> Vec<Plane> {
-    let plane = |values| Plane { width: picture.width, height: picture.height, values };
-    let channel = |i: usize| plane(picture.rgb.iter().skip(i).step_by(3).map(|&v| f32::from(v)).collect());
-    match channels {
-        Channels::Rgb => vec![channel(0), channel(1), channel(2)],
-        Channels::Bgr => vec![channel(2), channel(1), channel(0)],
-        Channels::Grey => vec![ink::grey(picture)],
+        rgb
     }
-}
 
-/// Scaled until it covers the input, the middle of it.
-fn covering(plane: &Plane, input: &Input) -> Plane {
-    let scale = (input.width as f64 / plane.width as f64).max(input.height as f64 / plane.height as f64);
-    let scaled = |n: usize, least: usize| ((n as f64 * scale + 0.5) as usize).max(least);
-    let (width, height) = (scaled(plane.width, input.width), scaled(plane.height, input.height));
-    // A thin picture would be scaled to something huge only to be cut: what is cut anyway is cut first.
-    let (left, top) = ((width - input.width) / 2, (height - input.height) / 2);
-    let (keep_width, keep_height) = (kept(plane.width, input.width, width), kept(plane.height, input.height, height));
-    let (from_x, from_y) = (left * plane.width / width, top * plane.height / height);
-    let mut values = Vec::with_capacity(keep_width * keep_height);
-    for y in from_y..from_y + keep_height {
-        values.extend_from_slice(&plane.values[y * plane.width + from_x..][..keep_width]);
-    }
-    Plane { width: keep_width, height: keep_height, values }.resized(input.width, input.height)
-}
-
-/// How many source pixels lie under `target` of the `scaled` ones that `source` becomes.
-fn kept(source: usize, target: usize, scaled: usize) -> usize {
-    ((source as f64 * target as f64 / scaled as f64 + 0.5) as usize).clamp(1, source)
-}
-
-/// Normalised and in the model's order of dimensions.
-fn laid_out(planes: &[Plane], input: &Input) -> Vec<f32> {
-    let of = |values: &[f32], channel: usize| values[channel.min(values.len() - 1)];
-    let factor = input.white / 255.0;
-    let normal = |v: f32, channel: usize| (v * factor - of(&input.mean, channel)) / of(&input.std, channel);
-    match input.layout {
-        Layout::Nchw => {
-            let channel =
-                |(i, plane): (usize, &Plane)| plane.values.iter().map(move |&v| normal(v, i)).collect::<Vec<_>>();
-            planes.iter().enumerate().flat_map(channel).collect()
+    /// Normalised, in the model's order of channels and dimensions.
+    fn lay_out(&self, rgb: &[u8], batch: &mut Vec<f32>) {
+        let pixels = rgb.as_chunks::<3>().0;
+        let order = match self.input.channels {
+            Channels::Rgb => [0, 1, 2],
+            Channels::Bgr => [2, 1, 0],
+            Channels::Grey => {
+                let table = &self.normalised[0];
+                return batch.extend(pixels.iter().map(|p| table[usize::from(ink::luma(*p))]));
+            }
+        };
+        match self.input.layout {
+            Layout::Nchw => {
+                for (table, channel) in self.normalised.iter().zip(order) {
+                    batch.extend(pixels.iter().map(|p| table[usize::from(p[channel])]));
+                }
+            }
+            Layout::Nhwc => {
+                let [a, b, c] = order;
+                let [first, second, third] = &self.normalised[..] else { return };
+                let of = |p: &[u8; 3]| [first[usize::from(p[a])], second[usize::from(p[b])], third[usize::from(p[c])]];
+                batch.extend(pixels.iter().flat_map(of));
+            }
         }
-        Layout::Nhwc => (0..input.width * input.height)
-            .flat_map(|pixel| planes.iter().enumerate().map(move |(i, plane)| normal(plane.values[pixel], i)))
-            .collect(),
     }
+}
+
+/// What a value of 0..=255 is to the model.
+fn normalised(input: &Input, channel: usize, value: f32) -> f32 {
+    let of = |values: &[f32]| values[channel.min(values.len() - 1)];
+    (value * (input.white / 255.0) - of(&input.mean)) / of(&input.std)
+}
+
+/// What of a picture covers the input: its middle, in the input's proportions, less what `crop` cuts off.
+fn covered(picture: &Picture, input: &Input) -> Window {
+    let scale = (input.width as f64 / picture.width as f64).max(input.height as f64 / picture.height as f64);
+    let part = |side: usize| side as f64 / scale * f64::from(input.crop);
+    Window::middle(picture, part(input.width), part(input.height))
 }
 
 #[cfg(test)]

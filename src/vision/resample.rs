@@ -1,5 +1,70 @@
-//! Scales planes of floats: one separable triangle filter, bilinear where it enlarges and counting every pixel where it
-//! shrinks, as Pillow's `BILINEAR` does. Never decides a size.
+//! Scales pictures and planes of floats by one separable triangle filter, bilinear where it enlarges and counting every
+//! pixel where it shrinks, as Pillow's `BILINEAR` does. The only place that names `fast_image_resize`. Never decides a
+//! size.
+
+use super::decode::Picture;
+use fast_image_resize::images::{Image, ImageRef, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::F32;
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+const TRIANGLE: ResizeAlg = ResizeAlg::Convolution(FilterType::Bilinear);
+
+/// The part of a picture that is scaled, in pixels; it may begin within one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    left: f64,
+    top: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Window {
+    /// The whole picture.
+    #[must_use]
+    pub fn whole(picture: &Picture) -> Self {
+        Self { left: 0.0, top: 0.0, width: picture.width as f64, height: picture.height as f64 }
+    }
+
+    /// The middle of a picture; what is asked for beyond its sides is not given.
+    #[must_use]
+    pub fn middle(picture: &Picture, width: f64, height: f64) -> Self {
+        let (left, width) = centred(picture.width, width);
+        let (top, height) = centred(picture.height, height);
+        Self { left, top, width, height }
+    }
+}
+
+/// Where the middle part of a side begins, and how long it is: in steps so small that no pixel is missed and so large that
+/// adding them up is exact.
+fn centred(side: usize, part: f64) -> (f64, f64) {
+    const STEPS: f64 = (1_u32 << 20) as f64;
+    let side = side as f64;
+    let part = (part.clamp(1.0 / STEPS, side) * STEPS).round() / STEPS;
+    (((side - part) / 2.0 * STEPS).floor() / STEPS, part)
+}
+
+/// Scales pictures, one after another; keeps its buffers.
+#[derive(Debug, Default)]
+pub struct Scaler {
+    resizer: Resizer,
+}
+
+impl Scaler {
+    /// A window of a picture at another size (each side at least 1): `3 * width * height` bytes, red first.
+    pub fn rgb(&mut self, picture: &Picture, window: Window, width: usize, height: usize) -> Vec<u8> {
+        let source = ImageRef::new(pixels(picture.width), pixels(picture.height), &picture.rgb, PixelType::U8x3)
+            .expect("a picture has three bytes a pixel");
+        let mut scaled = Image::new(pixels(width), pixels(height), PixelType::U8x3);
+        let Window { left, top, width, height } = window;
+        let options = ResizeOptions::new().resize_alg(TRIANGLE).crop(left, top, width, height);
+        self.resizer.resize(&source, &mut scaled, &options).expect("a window lies within its picture");
+        scaled.into_vec()
+    }
+}
+
+fn pixels(side: usize) -> u32 {
+    u32::try_from(side).expect("a picture's side is limited")
+}
 
 /// One channel of a picture, row by row.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,52 +87,14 @@ impl Plane {
     /// This plane at another size (each side at least 1).
     #[must_use]
     pub fn resized(&self, width: usize, height: usize) -> Self {
-        self.columns_to(width).rows_to(height)
+        let values: Vec<F32> = self.values.iter().map(|&v| F32::new(v)).collect();
+        let source = TypedImageRef::new(pixels(self.width), pixels(self.height), &values)
+            .expect("a plane has one value a pixel");
+        let mut scaled = TypedImage::<F32>::new(pixels(width), pixels(height));
+        let options = ResizeOptions::new().resize_alg(TRIANGLE);
+        Resizer::new().resize_typed(&source, &mut scaled, &options).expect("the whole plane lies within it");
+        Self { width, height, values: scaled.pixels().iter().map(|p| p.0).collect() }
     }
-
-    fn columns_to(&self, width: usize) -> Self {
-        let taps = taps(self.width, width);
-        let mut values = Vec::with_capacity(width * self.height);
-        for row in self.values.chunks_exact(self.width) {
-            for tap in &taps {
-                values.push(row[tap.first..].iter().zip(&tap.weights).map(|(v, w)| v * w).sum());
-            }
-        }
-        Self { width, height: self.height, values }
-    }
-
-    fn rows_to(&self, height: usize) -> Self {
-        let mut values = vec![0.0; self.width * height];
-        for (tap, out) in taps(self.height, height).iter().zip(values.chunks_exact_mut(self.width)) {
-            for (row, weight) in self.values[tap.first * self.width..].chunks_exact(self.width).zip(&tap.weights) {
-                for (sum, value) in out.iter_mut().zip(row) {
-                    *sum += value * weight;
-                }
-            }
-        }
-        Self { width: self.width, height, values }
-    }
-}
-
-/// The source pixels that one target pixel is made of, and how much of each; the weights sum to 1.
-struct Tap {
-    first: usize,
-    weights: Vec<f32>,
-}
-
-fn taps(from: usize, to: usize) -> Vec<Tap> {
-    let scale = from as f64 / to as f64;
-    let support = scale.max(1.0);
-    (0..to)
-        .map(|i| {
-            let centre = (i as f64 + 0.5) * scale;
-            let first = (centre - support - 0.5).floor().max(0.0) as usize;
-            let last = ((centre + support - 0.5).ceil() as usize).min(from - 1);
-            let weight = |j: usize| (1.0 - (j as f64 + 0.5 - centre).abs() / support).max(0.0);
-            let sum: f64 = (first..=last).map(weight).sum();
-            Tap { first, weights: (first..=last).map(|j| (weight(j) / sum) as f32).collect() }
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -109,9 +136,25 @@ mod tests {
             let source = plane(w, h, seed % 1000);
             let resized = source.resized(to_w, to_h);
             prop_assert_eq!((resized.width, resized.height), (to_w, to_h));
-            for (got, wanted) in resized.values.iter().zip(naive(&source, to_w, to_h)) {
+            let wanted = naive(&source, to_w, to_h);
+            for (got, wanted) in resized.values.iter().zip(&wanted) {
                 prop_assert!((got - wanted).abs() < 1e-2, "{got} is not {wanted}");
             }
+            let rgb = source.values.iter().flat_map(|&v| [v as u8; 3]).collect();
+            let picture = Picture { width: w, height: h, rgb };
+            let scaled = Scaler::default().rgb(&picture, Window::whole(&picture), to_w, to_h);
+            for (got, wanted) in scaled.chunks_exact(3).zip(wanted) {
+                prop_assert!((f32::from(got[0]) - wanted).abs() <= 2.0, "{got:?} is not {wanted}");
+                prop_assert!(got[0] == got[1] && got[1] == got[2]);
+            }
+        }
+
+        #[test]
+        fn the_middle_lies_within(side in 1..20_000usize, part in 0.0..30_000.0f64) {
+            let (from, length) = centred(side, part);
+            prop_assert!(from >= 0.0 && length > 0.0 && from + length <= side as f64);
+            prop_assert!((length - part.min(side as f64)).abs() < 1e-5);
+            prop_assert!((from * 2.0 + length - side as f64).abs() < 1e-5);
         }
     }
 
