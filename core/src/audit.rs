@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub enum Delivery {
     /// All of it.
     ExactlyOnce,
-    /// All but P2: an outcome may be seen again, from a position that was committed before.
+    /// All but P2: an outcome may be seen again, from a position that was committed before, and recorded again.
     AtLeastOnce,
 }
 
@@ -129,7 +129,7 @@ pub fn audit<I: Ord + Clone + Debug>(
     evidence: &Evidence<I>,
     delivery: Delivery,
 ) -> Vec<Violation<I>> {
-    let places = Places::new(history, evidence.ledger.as_deref());
+    let places = Places::new(history, evidence.ledger.as_deref(), delivery);
     let mut violations = Vec::new();
     if evidence.ledger.is_some() {
         violations.extend(places.entries());
@@ -169,10 +169,11 @@ struct Places<'a, I> {
     by_id: BTreeMap<&'a I, Vec<&'a Sent<I>>>,
     strangers: BTreeMap<(Partition, Offset), u32>,
     has_ledger: bool,
+    delivery: Delivery,
 }
 
 impl<'a, I: Ord + Clone> Places<'a, I> {
-    fn new(history: &'a History<I>, ledger: Option<&[Entry]>) -> Self {
+    fn new(history: &'a History<I>, ledger: Option<&[Entry]>, delivery: Delivery) -> Self {
         let mut by_place: BTreeMap<_, _> =
             history.source.iter().map(|s| ((s.partition, s.offset), (s, Vec::new()))).collect();
         let mut by_id: BTreeMap<&I, Vec<&Sent<I>>> = BTreeMap::new();
@@ -186,7 +187,7 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
                 None => *strangers.entry((entry.partition, entry.offset)).or_default() += 1,
             }
         }
-        Self { by_place, by_id, strangers, has_ledger: ledger.is_some() }
+        Self { by_place, by_id, strangers, has_ledger: ledger.is_some(), delivery }
     }
 
     fn recorded(&self, sent: &Sent<I>) -> &[Recorded] {
@@ -199,20 +200,21 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         (entries.iter().map(outputs).sum(), entries.iter().map(dead_letters).sum())
     }
 
-    /// One entry a record, and one that can be true of it.
+    /// One entry a record, and one that can be true of it; at least once there may be more, and those that tell of the
+    /// record must be true.
     fn entries(&self) -> Vec<Violation<I>> {
         let mut violations = Vec::new();
         for (&(partition, offset), (sent, entries)) in &self.by_place {
-            match entries[..] {
-                [] => violations.push(Violation::Unrecorded { partition, offset }),
-                [recorded] => violations.extend(self.untrue(sent, recorded).map(|found| Violation::Disagreement {
-                    partition,
-                    offset,
-                    recorded,
-                    found,
-                })),
-                _ => violations.push(Violation::Overrecorded { partition, offset, entries: entries.len() as u32 }),
+            if entries.is_empty() {
+                violations.push(Violation::Unrecorded { partition, offset });
             }
+            if entries.len() > 1 && self.delivery == Delivery::ExactlyOnce {
+                violations.push(Violation::Overrecorded { partition, offset, entries: entries.len() as u32 });
+                continue;
+            }
+            let untrue = |recorded: Recorded| Some((recorded, self.untrue(sent, recorded)?));
+            let disagreement = |(recorded, found)| Violation::Disagreement { partition, offset, recorded, found };
+            violations.extend(telling(entries).filter_map(untrue).map(disagreement));
         }
         let strange = |(&(partition, offset), &entries): (&(Partition, Offset), &u32)| Violation::Overrecorded {
             partition,
@@ -238,7 +240,7 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         let (Some(mine), Some(theirs)) = (sent.claim, first.claim) else {
             return Some("one of the two claims nothing".into());
         };
-        let chained = entries.iter().any(|e| matches!(e, Recorded::Duplicate(_) | Recorded::Conflict(_)));
+        let chained = !entries.is_empty() && entries.iter().all(is_anothers);
         let why = match () {
             () if of >= sent.offset => "it is not later than that record",
             () if mine.key != theirs.key => "the two have different keys",
@@ -258,8 +260,9 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         let mut done: BTreeMap<_, (Offset, Option<Round>)> = BTreeMap::new();
         let mut violations = Vec::new();
         for (&(partition, offset), (sent, entries)) in &self.by_place {
-            let (Some(claim), Some(recorded)) = (sent.claim, entries.first()) else { continue };
-            if matches!(recorded, Recorded::Duplicate(_) | Recorded::Conflict(_)) {
+            // Owners that overlapped, at least once, may have decided differently.
+            let ([recorded], Some(claim)) = (&entries[..], sent.claim) else { continue };
+            if is_anothers(recorded) {
                 continue;
             }
             if let Some(&(first, rejected_in)) = done.get(&(partition, claim.key))
@@ -272,6 +275,20 @@ impl<'a, I: Ord + Clone> Places<'a, I> {
         }
         violations
     }
+}
+
+/// Whether the key was another record's.
+const fn is_anothers(recorded: &Recorded) -> bool {
+    matches!(recorded, Recorded::Duplicate(_) | Recorded::Conflict(_))
+}
+
+/// The entries that tell what became of a record. One that was worked on and is read again, because the position was not
+/// committed, finds its own key, or that of a later round: this says nothing of it.
+fn telling(entries: &[Recorded]) -> impl Iterator<Item = Recorded> {
+    let worked_on = entries.iter().any(|entry| !is_anothers(entry));
+    let first = usize::from(!worked_on);
+    let own = entries.iter().filter(|entry| !is_anothers(entry));
+    own.chain(entries.iter().take(first)).copied()
 }
 
 /// How many outputs an entry speaks of.

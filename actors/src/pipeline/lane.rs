@@ -5,7 +5,7 @@ use super::gate::Pass;
 use super::slots::Slots;
 use super::trace;
 use super::wake::Slot;
-use crate::log::{Closing, Outgoing, PublishError, Publisher};
+use crate::log::{Closing, Delivery, Outgoing, PublishError, Publisher};
 use crate::shell::Lifeline;
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
@@ -288,8 +288,9 @@ impl Lane<'_> {
             positions: ends.iter().map(|(assignment, end)| (assignment.partition, *end)).collect(),
         };
         let started = Instant::now();
-        // A fence that could not wait for us closes the gates behind us.
-        let ours = || ends.iter().all(|(assignment, _)| is_open(&seat.slots, *assignment));
+        // A fence that could not wait for us closes the gates behind us, and a successor opens them for itself.
+        let lifeline = self.lifeline;
+        let ours = || lifeline.current() && ends.iter().all(|(assignment, _)| is_open(&seat.slots, *assignment));
         let result = self.publisher.commit_if(&closing, &ours);
         let seconds = started.elapsed().as_secs_f64();
         seat.slots.metrics.commit_duration_seconds.with([&seat.slots.spec.name]).observe(seconds);
@@ -297,7 +298,10 @@ impl Lane<'_> {
             // Replaced while it hung: the successor reads what came of it from the log.
             return Err(LaneFault::Void("this lane was replaced".to_owned()));
         }
-        result.map_err(|error| self.fault(error))?;
+        if let Err(error) = result {
+            self.resync_recorded(ends);
+            return Err(self.fault(error));
+        }
         self.count("committed");
         // Before the gates open again: whoever fences next finds the ledger told.
         for (assignment, segments) in segments {
@@ -307,6 +311,15 @@ impl Lane<'_> {
         }
         drop(passes);
         Ok(())
+    }
+
+    /// At least once, the segments of a commit that failed may be in the changelog all the same: the next ones go behind
+    /// them.
+    fn resync_recorded(&self, ends: &[(Assignment, Position)]) {
+        if self.slots().spec.delivery == Delivery::AtLeastOnce {
+            let slots = ends.iter().filter_map(|(assignment, _)| self.slots().partition(assignment.partition));
+            slots.for_each(|slot| slot.ledger.resync());
+        }
     }
 
     /// The ledger's segments for what the transaction holds of a partition; waits for the shard to know where they go.

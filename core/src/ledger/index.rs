@@ -257,6 +257,8 @@ impl Index {
         let age_max_ms = i64::try_from(self.ttl.as_millis() / SPANS as u128).unwrap_or(i64::MAX);
         let keys_max = self.keys_max / SPANS;
         match self.spans.back_mut() {
+            // A number that came before, from an owner that overlapped: spans begin in ascending order.
+            Some(span) if segment.seq() <= span.first => span.closed_at = span.closed_at.max(at),
             Some(span) if at.0.saturating_sub(span.opened_at.0) <= age_max_ms && span.keys <= keys_max => {
                 span.closed_at = span.closed_at.max(at);
             }

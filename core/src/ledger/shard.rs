@@ -230,7 +230,7 @@ impl Shard {
             effects.push(Effect::Anomaly(Anomaly::Gap { expected, found }));
         }
         if self.tail.is_some() && found < expected {
-            effects.push(Effect::Anomaly(Anomaly::Fork { expected, found }));
+            self.forked(expected, found, effects);
             self.abandon_cache("the ledger forked: one number would have to hold two segments".into(), effects);
         }
         effects.extend(self.index.apply(&placed.segment).map(Effect::Evicted));
@@ -240,9 +240,22 @@ impl Shard {
         self.advance(placed);
     }
 
+    /// Two segments under one number. Nothing fences an owner that sends without transactions: at least once, this is how
+    /// it must be, and what both say holds.
+    fn forked(&self, expected: SegmentSeq, found: SegmentSeq, effects: &mut Vec<Effect>) {
+        if self.spec.check == PositionCheck::Exact {
+            effects.push(Effect::Anomaly(Anomaly::Fork { expected, found }));
+        }
+    }
+
     fn advance(&mut self, placed: &Placed) {
         self.next = self.next.max(placed.segment.seq().next());
-        self.tail = Some(Tail::of(placed));
+        let mut tail = Tail::of(placed);
+        if self.spec.check == PositionCheck::AtLeast {
+            // One that comes late, from an earlier owner, takes nothing back.
+            tail.position = tail.position.max(self.tail.as_ref().map_or(Position(0), |tail| tail.position));
+        }
+        self.tail = Some(tail);
     }
 
     fn store(&self, segments: Vec<Placed>, effects: &mut Vec<Effect>) {
@@ -329,7 +342,15 @@ impl Shard {
             if found < expected {
                 segment.entries().iter().for_each(|entry| self.overlay.settle(entry));
                 let same = self.tail.as_ref().is_none_or(|tail| tail.seq != found || tail.wire == segment.wire());
-                effects.extend((!same).then_some(Effect::Anomaly(Anomaly::Fork { expected, found })));
+                if same {
+                    continue;
+                }
+                self.forked(expected, found, effects);
+                if self.spec.check == PositionCheck::AtLeast {
+                    // Another came under its number first, and this one was not read.
+                    self.store(news, effects);
+                    return self.catch_up(Duration::ZERO, effects);
+                }
                 continue;
             }
             let at = self.tail.as_ref().map_or(Offset(0), |tail| Offset(tail.at.0 + 1));

@@ -1,9 +1,11 @@
 //! A log in memory as Kafka keeps it: topics with transactions in append order, read up to the last stable offset, and
-//! positions committed with them. Never forgets a fence, and never shows what was aborted.
+//! positions committed with them; or, at least once, what was sent, as soon as it arrives. Never forgets a fence, and never shows what was aborted.
 
 use crate::group::{Group, Metadata};
+use crate::rng::Rng;
+use crate::sends::{Arrival, Sends, Session};
 use crate::source_log::{Id, PARTITIONS, SourceLog, partitions};
-use bulkhead_core::audit::{Kind, Visible};
+use bulkhead_core::audit::{Delivery, Kind, Visible};
 use bulkhead_core::ids::{Offset, Partition, Position};
 use bulkhead_core::lane::LaneFault;
 use bulkhead_core::ledger::{Placed, Segment};
@@ -27,11 +29,17 @@ enum Status {
     },
     Committed,
     Aborted,
+    /// No transaction but an attempt, at least once: what arrived is seen, its positions are not committed.
+    Loose,
 }
 
 impl Status {
     fn is_over(self) -> bool {
-        matches!(self, Self::Committed | Self::Aborted)
+        matches!(self, Self::Committed | Self::Aborted | Self::Loose)
+    }
+
+    fn is_seen(self) -> bool {
+        matches!(self, Self::Committed | Self::Loose)
     }
 }
 
@@ -51,9 +59,8 @@ impl<T> Topic<T> {
 
     fn committed<'a>(&'a self, transactions: &'a [Transaction]) -> impl Iterator<Item = (usize, &'a T)> {
         let stable = self.0.iter().enumerate().take(self.end(transactions));
-        stable.filter_map(|(at, (id, value))| {
-            Some((at, value.as_ref().filter(|_| transactions[*id].status == Status::Committed)?))
-        })
+        stable
+            .filter_map(|(at, (id, value))| Some((at, value.as_ref().filter(|_| transactions[*id].status.is_seen())?)))
     }
 
     fn mark(&mut self, id: usize) {
@@ -79,9 +86,36 @@ pub(crate) enum Ending {
     },
 }
 
+/// What is produced.
+pub(crate) enum Item {
+    Output(Id),
+    Letter(Id, String),
+    Segment(Segment),
+}
+
+/// A partition of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Outputs(usize),
+    Letters(usize),
+    Ledger(usize),
+}
+
+impl Item {
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Self::Output(of) => Place::Outputs(of.1.0 as usize / 3 % OUTPUTS),
+            Self::Letter(of, _) => Place::Letters(of.0.0 as usize),
+            Self::Segment(segment) => Place::Ledger(segment.partition().0 as usize),
+        }
+    }
+}
+
 pub(crate) struct Broker {
     pub(crate) source: SourceLog,
     pub(crate) group: Group,
+    delivery: Delivery,
+    sends: Sends,
     transactions: Vec<Transaction>,
     producers: BTreeMap<Producer, (u32, Option<usize>)>,
     outputs: Vec<Topic<Id>>,
@@ -92,10 +126,12 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(source: SourceLog, daemons: usize) -> Self {
+    pub(crate) fn new(source: SourceLog, daemons: usize, delivery: Delivery) -> Self {
         Self {
             source,
             group: Group::new(daemons),
+            delivery,
+            sends: Sends::default(),
             transactions: Vec::new(),
             producers: BTreeMap::new(),
             outputs: (0..OUTPUTS).map(|_| Topic(Vec::new())).collect(),
@@ -105,7 +141,8 @@ impl Broker {
         }
     }
 
-    /// `init_transactions`: fences earlier producers of this id and ends what they left.
+    /// A new producer. Its `init_transactions` fences earlier ones of this id and ends what they left; at least once there
+    /// is no such thing.
     pub(crate) fn init(&mut self, producer: Producer) -> u32 {
         let (epoch, open) = self.producers.get(&producer).copied().unwrap_or_default();
         if let Some(id) = open {
@@ -115,65 +152,109 @@ impl Broker {
         epoch + 1
     }
 
-    fn check(&self, producer: Producer, epoch: u32) -> Result<Option<usize>, LaneFault> {
+    fn check(&self, (producer, epoch): Session) -> Result<Option<usize>, LaneFault> {
         match self.producers.get(&producer) {
             Some((current, open)) if *current == epoch => Ok(*open),
             _ => Err(LaneFault::Unknown("fenced".into())),
         }
     }
 
-    pub(crate) fn begin(&mut self, producer: Producer, epoch: u32, now: Now) -> Result<(), LaneFault> {
-        let open = self.check(producer, epoch)?;
-        assert_eq!(open, None, "one transaction at a time");
-        self.transactions.push(Transaction { status: Status::Open, since: now, positions: Vec::new() });
-        self.producers.insert(producer, (epoch, Some(self.transactions.len() - 1)));
+    pub(crate) fn begin(&mut self, session: Session, now: Now) -> Result<(), LaneFault> {
+        let id = self.transactions.len();
+        let status = match self.delivery {
+            Delivery::AtLeastOnce => {
+                self.sends.begin(session, id);
+                Status::Loose
+            }
+            Delivery::ExactlyOnce => {
+                assert_eq!(self.check(session)?, None, "one transaction at a time");
+                self.producers.insert(session.0, (session.1, Some(id)));
+                Status::Open
+            }
+        };
+        self.transactions.push(Transaction { status, since: now, positions: Vec::new() });
         Ok(())
     }
 
-    fn open(&self, producer: Producer, epoch: u32) -> Result<usize, LaneFault> {
-        self.check(producer, epoch)?.ok_or_else(|| LaneFault::Unknown("no transaction is open".into()))
+    fn open(&self, session: Session) -> Result<usize, LaneFault> {
+        self.check(session)?.ok_or_else(|| LaneFault::Unknown("no transaction is open".into()))
     }
 
-    pub(crate) fn output(&mut self, producer: Producer, epoch: u32, of: Id) -> Result<(), LaneFault> {
-        let id = self.open(producer, epoch)?;
-        self.outputs[of.1.0 as usize / 3 % OUTPUTS].0.push((id, Some(of)));
-        Ok(())
-    }
-
-    pub(crate) fn letter(&mut self, producer: Producer, epoch: u32, of: Id, code: String) -> Result<(), LaneFault> {
-        let id = self.open(producer, epoch)?;
-        self.letters[of.0.0 as usize].0.push((id, Some((of, code))));
-        Ok(())
-    }
-
-    pub(crate) fn segments(&mut self, producer: Producer, epoch: u32, all: &[Segment]) -> Result<(), LaneFault> {
-        let id = self.open(producer, epoch)?;
-        for segment in all {
-            let read = Segment::decode(segment.wire().clone()).expect("a segment that was encoded decodes");
-            self.ledgers[segment.partition().0 as usize].0.push((id, Some(read)));
+    pub(crate) fn produce(&mut self, session: Session, item: Item) -> Result<(), LaneFault> {
+        match self.delivery {
+            Delivery::AtLeastOnce => self.sends.push(session, item),
+            Delivery::ExactlyOnce => {
+                let id = self.open(session)?;
+                self.append((id, item));
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    fn append(&mut self, (id, item): Arrival) {
+        match (item.place(), item) {
+            (Place::Outputs(n), Item::Output(of)) => self.outputs[n].0.push((id, Some(of))),
+            (Place::Letters(n), Item::Letter(of, code)) => self.letters[n].0.push((id, Some((of, code)))),
+            (Place::Ledger(n), Item::Segment(segment)) => self.ledgers[n].0.push((id, Some(segment))),
+            _ => unreachable!("each kind has its own places"),
+        }
+    }
+
+    pub(crate) fn segments(&mut self, session: Session, all: &[Segment]) -> Result<(), LaneFault> {
+        all.iter().try_for_each(|segment| {
+            let read = Segment::decode(segment.wire().clone()).expect("a segment that was encoded decodes");
+            self.produce(session, Item::Segment(read))
+        })
+    }
+
+    /// Something that this daemon sent arrives.
+    pub(crate) fn deliver(&mut self, daemon: usize, rng: &mut Rng) {
+        let arrived = self.sends.one(daemon, rng);
+        arrived.into_iter().for_each(|arrived| self.append(arrived));
+    }
+
+    /// All that this producer sent is acknowledged.
+    pub(crate) fn deliver_all(&mut self, session: Session) {
+        self.sends.all(session).into_iter().for_each(|arrived| self.append(arrived));
+    }
+
+    /// Of what this producer sent some arrives and the rest never does.
+    pub(crate) fn purge(&mut self, session: Session, rng: &mut Rng) {
+        self.sends.some(session, rng).into_iter().for_each(|arrived| self.append(arrived));
+    }
+
+    /// The producer is no more.
+    pub(crate) fn retire(&mut self, session: Session, rng: &mut Rng) {
+        self.purge(session, rng);
+        self.sends.forget(session);
+    }
+
+    /// The process is no more.
+    pub(crate) fn retire_all(&mut self, daemon: usize, rng: &mut Rng) {
+        self.sends.of(daemon).into_iter().for_each(|session| self.retire(session, rng));
     }
 
     /// Adds positions to the transaction under this membership, which must be current; whose partitions they are is not
     /// looked at, as in Kafka.
     pub(crate) fn send_positions(
         &mut self,
-        producer: Producer,
-        epoch: u32,
+        session: Session,
         member: Option<Metadata>,
         positions: &[(Partition, Position)],
     ) -> Result<(), LaneFault> {
-        let id = self.open(producer, epoch)?;
-        if !member.is_some_and(|member| self.group.is_current(producer.0, member)) {
-            return Err(LaneFault::Void("illegal generation".into()));
-        }
+        let id = self.open(session)?;
+        self.check_member(session, member)?;
         self.transactions[id].positions = positions.to_vec();
         Ok(())
     }
 
-    pub(crate) fn commit(&mut self, producer: Producer, epoch: u32, ending: Ending) -> Result<(), LaneFault> {
-        let id = self.open(producer, epoch)?;
+    fn check_member(&self, ((daemon, _), _): Session, member: Option<Metadata>) -> Result<(), LaneFault> {
+        let current = member.is_some_and(|member| self.group.is_current(daemon, member));
+        if current { Ok(()) } else { Err(LaneFault::Void("illegal generation".into())) }
+    }
+
+    pub(crate) fn commit(&mut self, session: Session, ending: Ending) -> Result<(), LaneFault> {
+        let id = self.open(session)?;
         match ending {
             Ending::Told => {
                 self.finish(id, true);
@@ -186,11 +267,51 @@ impl Broker {
         Err(LaneFault::Unknown("timed out".into()))
     }
 
-    pub(crate) fn abort(&mut self, producer: Producer, epoch: u32) -> Result<(), LaneFault> {
-        if let Some(id) = self.check(producer, epoch)? {
+    /// Commits positions outside of a transaction, under a membership that must be current.
+    pub(crate) fn commit_positions(
+        &mut self,
+        session: Session,
+        member: Option<Metadata>,
+        positions: &[(Partition, Position)],
+        ending: Ending,
+    ) -> Result<(), LaneFault> {
+        let id = self.sends.attempt(session)?;
+        self.check_member(session, member)?;
+        if !matches!(ending, Ending::Void | Ending::Unknown { commit: false } | Ending::Pending { commit: false }) {
+            self.positions.extend(positions.iter().copied());
+            self.transactions[id].status = Status::Committed;
+        }
+        match ending {
+            Ending::Told => Ok(()),
+            Ending::Void => Err(LaneFault::Void("try again".into())),
+            Ending::Unknown { .. } | Ending::Pending { .. } => Err(LaneFault::Unknown("timed out".into())),
+        }
+    }
+
+    pub(crate) fn abort(&mut self, session: Session) -> Result<(), LaneFault> {
+        if self.delivery == Delivery::AtLeastOnce {
+            // What is on its way arrives.
+            self.deliver_all(session);
+            return Ok(());
+        }
+        if let Some(id) = self.check(session)? {
             self.finish(id, false);
         }
         Ok(())
+    }
+
+    /// Each outcome that is seen, in the order of its place, with the attempt that sent it and whether that one's positions
+    /// were committed.
+    pub(crate) fn attempts(&self) -> impl Iterator<Item = (Place, Id, usize, bool)> {
+        let outputs = (0..)
+            .map(Place::Outputs)
+            .zip(&self.outputs)
+            .flat_map(|(place, topic)| topic.0.iter().filter_map(move |(attempt, of)| Some((place, (*of)?, *attempt))));
+        let letters = (0..).map(Place::Letters).zip(&self.letters).flat_map(|(place, topic)| {
+            topic.0.iter().filter_map(move |(attempt, of)| Some((place, of.as_ref()?.0, *attempt)))
+        });
+        let seen = outputs.chain(letters).filter(|(.., attempt)| self.transactions[*attempt].status.is_seen());
+        seen.map(|(place, id, attempt)| (place, id, attempt, self.transactions[attempt].status == Status::Committed))
     }
 
     fn finish(&mut self, id: usize, commit: bool) {

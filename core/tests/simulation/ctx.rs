@@ -4,6 +4,7 @@
 use crate::broker::Broker;
 use crate::group::{Client, Metadata};
 use crate::rng::Rng;
+use bulkhead_core::audit::Delivery;
 use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::{Offset, Partition, Ticket};
 use bulkhead_core::time::{Now, WallMs};
@@ -17,8 +18,9 @@ pub(crate) enum Mutant {
     OpenGate,
     /// A fence does not wait for the commit in progress, and the commit does not look again.
     HastyFence,
-    /// A gate that an abandoned lane holds is taken for a closed one.
-    HeldIsClosed,
+    /// A lane takes its partitions' gates from an abandoned one that nothing stops: its producer is not fenced, and it does
+    /// not see that it was replaced.
+    UnfencedSuccessor,
     /// A commit looks at its gates once, before it takes the membership under which it will be accepted.
     OneLook,
     /// Batches are settled before their transaction is committed.
@@ -31,6 +33,12 @@ pub(crate) enum Mutant {
     ForgottenVerdicts,
     /// A restarted lane does not hear what its batches' partitions wait for first.
     ForgottenOrder,
+    /// At least once: segments are sent before outputs are acknowledged.
+    RecordsFirst,
+    /// At least once: positions are committed before outputs are acknowledged.
+    PositionsFirst,
+    /// At least once: positions are committed before segments are acknowledged.
+    PositionsBeforeRecords,
 }
 
 /// A record at a stage of one process, in one batch.
@@ -43,6 +51,9 @@ pub(crate) struct Ctx {
     pub(crate) mutant: Mutant,
     /// How stages gather batches; off for some seeds.
     pub(crate) gather: Gather,
+    pub(crate) delivery: Delivery,
+    /// How far each daemon's wall clock is ahead.
+    pub(crate) skew_ms: Vec<i64>,
     /// Whether faults are drawn.
     pub(crate) hurt: bool,
     /// How often each thing happened.
@@ -78,8 +89,9 @@ impl Ctx {
         Some((client.member?, client.epoch))
     }
 
-    pub(crate) fn wall(&self) -> WallMs {
-        WallMs(1_000_000 + self.now.0.cast_signed())
+    /// The time by a daemon's own clock.
+    pub(crate) fn wall(&self, daemon: usize) -> WallMs {
+        WallMs(1_000_000 + self.now.0.cast_signed() + self.skew_ms[daemon])
     }
 
     pub(crate) fn broke(&mut self, what: String) {

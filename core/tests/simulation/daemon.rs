@@ -41,7 +41,7 @@ impl Daemon {
         let mut slots = Slots::new(number, ctx.processes, caches, ctx.gather);
         // Two workers in the first stage, one in the second.
         let workers = (0..=STAGES as u32).map(|n| Worker::new(n as usize / 2, n % 2)).collect();
-        let lanes = (0..LANES).map(|lane| Lane::new(lane, &mut slots)).collect();
+        let lanes = (0..LANES).map(|lane| Lane::new(lane, 1, &mut slots)).collect();
         let pairs = (0..PARTITIONS).map(|_| None).collect();
         Self {
             slots,
@@ -89,7 +89,7 @@ impl Daemon {
         let partitions = slots.partitions.iter().zip(&self.pairs).enumerate().map(|(n, (slot, pair))| {
             let pair = pair.as_ref().map(|pair| (pair.stopping, pair.partition.describe(), pair.shard.describe()));
             format!(
-                "\n    p{n}: pair {pair:?}, room {}, gate {:?}/{}, attached {:?}, next {} of {} unsettled, asks {}+{}",
+                "\n    p{n}: pair {pair:?}, room {}, gate {:?}/{:?}, attached {:?}, next {} of {} unsettled, asks {}+{}",
                 slot.room,
                 slot.gate.open,
                 slot.gate.committing,
@@ -125,7 +125,8 @@ impl Daemon {
     /// One actor takes one small turn.
     pub(crate) fn turn(&mut self, ctx: &mut Ctx) {
         let slots = &mut self.slots;
-        match ctx.rng.below(23) {
+        match ctx.rng.below(24) {
+            23 => ctx.broker.deliver(slots.daemon, &mut ctx.rng),
             20..22 => slots.arrive(ctx),
             22 => self.ghosts.retain_mut(|ghost| ghost.haunt(slots, ctx)),
             0..3 if self.draining && !self.source.is_busy() => {

@@ -33,7 +33,7 @@ impl DlqActor {
             return;
         };
         let batch = Box::new((*lent.item).clone());
-        for effect in self.machine.step(Event::Batch { batch, wall: ctx.wall() }, ctx.now) {
+        for effect in self.machine.step(Event::Batch { batch, wall: ctx.wall(slots.daemon) }, ctx.now) {
             match effect {
                 Effect::Forward(batch) => {
                     let released = slots.dlq.step(LinkEvent::Settle(lent.loan), ctx.now).pop();

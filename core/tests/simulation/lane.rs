@@ -1,19 +1,21 @@
-//! A lane's actor: drives the lane machine, one effect a turn, and a commit in several, so that it can be fenced or die
-//! between any two. Never decides what to replay.
+//! A lane's actor: drives the lane machine, one effect a turn, and a commit in several. Never decides what to replay.
 
-use crate::broker::{Ending, Producer};
+mod commit;
+
+use crate::broker::{Item, Producer};
 use crate::ctx::{Ctx, Mutant};
-use crate::group::Metadata;
-use crate::slots::{Slots, letter_spec};
+use crate::sends::Session;
+use crate::slots::{LANES, Slots, letter_spec};
 use crate::source_log::{Fate, Id, id_of};
+use bulkhead_core::audit::Delivery;
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
-use bulkhead_core::ids::{Assignment, BatchSeq, Partition, Position, Ticket};
+use bulkhead_core::ids::{Assignment, BatchSeq, Partition, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneLimits, LaneMachine};
-use bulkhead_core::ledger::{SEGMENT_BYTES_MAX, Segment};
 use bulkhead_core::letter::letter;
 use bulkhead_core::link::{Borrower, Lent, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
+use commit::{Commit, Step};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,20 +27,6 @@ const LIMITS: LaneLimits = LaneLimits {
     backoff_initial: Duration::from_millis(4),
     backoff_max: Duration::from_millis(30),
 };
-
-/// How far a commit has come.
-enum Commit {
-    /// Waits for the shards to say where the next segments go.
-    Heads(Vec<(Assignment, Position)>),
-    /// Past the gates: takes the membership as it is.
-    Passed(Vec<(Assignment, Position)>, Segments),
-    /// Sends the positions under it.
-    Positions(Vec<(Assignment, Position)>, Segments, Option<Metadata>),
-    /// Asks for the end.
-    End(Vec<(Assignment, Position)>, Segments),
-}
-
-type Segments = Vec<(Assignment, Vec<Segment>)>;
 
 pub(crate) struct Lane {
     number: usize,
@@ -52,11 +40,14 @@ pub(crate) struct Lane {
     /// One of them is refused, and it is told with the commit.
     refused: Option<usize>,
     pub(crate) failed: bool,
+    incarnation: u32,
+    /// Abandoned: another incarnation has its place.
+    replaced: bool,
 }
 
 impl Lane {
     /// A new incarnation: what its last self committed and did not settle is in the ledger's topic only.
-    pub(crate) fn new(number: usize, slots: &mut Slots) -> Self {
+    pub(crate) fn new(number: usize, incarnation: u32, slots: &mut Slots) -> Self {
         slots.partitions_of(number).for_each(|slot| slot.ledger.resync());
         Self {
             number,
@@ -68,6 +59,8 @@ impl Lane {
             produced: Vec::new(),
             refused: None,
             failed: false,
+            incarnation,
+            replaced: false,
         }
     }
 
@@ -76,28 +69,31 @@ impl Lane {
     }
 
     pub(crate) fn kill(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
-        ctx.saw(match &self.commit {
+        ctx.saw(match self.commit.as_ref().map(|commit| &commit.step) {
             None => "lane: killed",
-            Some(Commit::Heads(_)) => "lane: killed before its gates",
-            Some(Commit::Passed(..)) => "lane: killed behind its gates",
-            Some(Commit::Positions(..)) => "lane: killed before its positions",
-            Some(Commit::End(..)) => "lane: killed before its end",
+            Some(Step::Heads) => "lane: killed before its gates",
+            Some(Step::Drain) => "lane: killed behind its gates",
+            Some(Step::Positions(_)) => "lane: killed before its positions",
+            Some(Step::End) => "lane: killed before its end",
+            Some(Step::Record) => "lane: killed before its segments",
+            Some(Step::Recorded) => "lane: killed before its segments were acknowledged",
+            Some(Step::Close) => "lane: killed between its segments and its positions",
         });
-        if let Some(Commit::Passed(ends, _) | Commit::Positions(ends, ..) | Commit::End(ends, _)) = self.commit.take() {
-            leave_gates(&ends, slots);
+        if let Some(commit) = self.commit.take().filter(Commit::is_past_gates) {
+            self.leave_gates(&commit.ends, slots);
         }
+        ctx.broker.retire(self.session(), &mut ctx.rng);
         slots.lanes[self.number].step(LinkEvent::Down(LANE), ctx.now);
-        *self = Self::new(self.number, slots);
+        *self = Self::new(self.number, self.incarnation + 1, slots);
     }
 
     /// It is killed while its log does not answer: the thread is abandoned, and goes on as a ghost until it does.
     pub(crate) fn abandon(&mut self, slots: &mut Slots, ctx: &mut Ctx) -> Option<Self> {
-        if matches!(self.commit, None | Some(Commit::Heads(_))) {
-            return None;
-        }
+        self.commit.as_ref().filter(|commit| commit.is_past_gates())?;
         ctx.saw("lane: abandoned in a commit");
         slots.lanes[self.number].step(LinkEvent::Down(LANE), ctx.now);
-        Some(std::mem::replace(self, Self::new(self.number, slots)))
+        let next = Self::new(self.number, self.incarnation + 1, slots);
+        Some(Self { replaced: true, ..std::mem::replace(self, next) })
     }
 
     /// A ghost's next move; false once it has ended.
@@ -106,6 +102,9 @@ impl Lane {
         match self.go_on(commit, slots, ctx) {
             Ok(commit) => self.commit = commit,
             Err(_) => ctx.saw("lane: a ghost's commit failed"),
+        }
+        if self.commit.is_none() {
+            ctx.broker.retire(self.session(), &mut ctx.rng);
         }
         self.commit.is_some()
     }
@@ -126,6 +125,10 @@ impl Lane {
         } else {
             self.look_around(slots, ctx);
         }
+    }
+
+    const fn session(&self) -> Session {
+        (self.producer, self.epoch)
     }
 
     fn answer(&mut self, event: LaneEvent, ctx: &Ctx) {
@@ -178,7 +181,7 @@ impl Lane {
                 return None;
             }
             LaneEffect::Refuse { ticket, index, reason } => {
-                let wall = ctx.wall();
+                let wall = ctx.wall(slots.daemon);
                 self.machine.amend(ticket, |batch| {
                     let fault = Fault::poison("refused_by_log", reason);
                     let why = Rejection { stage: "lane".into(), step: None, fault, attempts: 1, incarnation: 1 };
@@ -208,7 +211,7 @@ impl Lane {
                     let all: Vec<Held> = all.cloned().collect();
                     self.settle(&all, slots, ctx);
                 }
-                self.commit = Some(Commit::Heads(ends));
+                self.commit = Some(Commit::of(ends));
                 return None;
             }
             LaneEffect::ReadPositions(partitions) => return Some(self.read_positions(&partitions, ctx)),
@@ -216,7 +219,7 @@ impl Lane {
             LaneEffect::Begin => self.begin(ctx),
             LaneEffect::Publish(batches) => self.publish(&batches, ctx),
             LaneEffect::Abort if ctx.fault("abort: unknown", 50) => Err(LaneFault::Unknown("abort".into())),
-            LaneEffect::Abort => ctx.broker.abort(self.producer, self.epoch),
+            LaneEffect::Abort => ctx.broker.abort(self.session()),
         };
         Some(match done {
             Ok(()) => LaneEvent::Done,
@@ -234,6 +237,11 @@ impl Lane {
         if ctx.fault("rebuild: unknown", 50) {
             return Err(LaneFault::Unknown("init".into()));
         }
+        ctx.broker.retire(self.session(), &mut ctx.rng);
+        if ctx.mutant == Mutant::UnfencedSuccessor {
+            // An id of its own.
+            self.producer.1 = self.number + LANES * self.incarnation as usize;
+        }
         self.epoch = ctx.broker.init(self.producer);
         Ok(())
     }
@@ -244,7 +252,7 @@ impl Lane {
         if ctx.fault("begin: unknown", 20) {
             return Err(LaneFault::Unknown("begin".into()));
         }
-        ctx.broker.begin(self.producer, self.epoch, ctx.now)
+        ctx.broker.begin(self.session(), ctx.now)
     }
 
     fn read_positions(&self, partitions: &[Partition], ctx: &mut Ctx) -> LaneEvent {
@@ -272,7 +280,7 @@ impl Lane {
                     self.produced.push((batch.ticket, index));
                     let code = record.header("__bulkhead.errors.code").map_or(&[][..], |code| &code[..]);
                     let code = String::from_utf8_lossy(code).into_owned();
-                    ctx.broker.letter(self.producer, self.epoch, id_of(record), code)?;
+                    ctx.broker.produce(self.session(), Item::Letter(id_of(record), code))?;
                 }
                 let records = match outcome {
                     Outcome::Emitted(records) => &records[..],
@@ -296,7 +304,11 @@ impl Lane {
             }
             self.refused.get_or_insert(index);
         }
-        ctx.broker.output(self.producer, self.epoch, id)
+        if self.refused.is_some() && ctx.delivery == Delivery::AtLeastOnce {
+            // It never arrives, nor does what is behind it.
+            return Ok(());
+        }
+        ctx.broker.produce(self.session(), Item::Output(id))
     }
 
     fn refusal(&self, index: usize) -> LaneFault {
@@ -304,156 +316,11 @@ impl Lane {
         LaneFault::Refused { ticket, index, reason: "too large".into() }
     }
 
-    /// The next part of a commit. The heads come first: while a lane waits for them it holds up no fence.
-    fn go_on(&mut self, commit: Commit, slots: &mut Slots, ctx: &mut Ctx) -> Result<Option<Commit>, LaneFault> {
-        match commit {
-            Commit::Heads(ends) => self.heads(ends, slots, ctx),
-            // Deliveries are drained first, which takes as long as the log likes.
-            Commit::Passed(ends, segments) if ctx.fault("commit: drains", 850) => {
-                Ok(Some(Commit::Passed(ends, segments)))
-            }
-            Commit::Passed(ends, segments) => {
-                let member = ctx.metadata(slots.daemon);
-                // A fence that did not wait closed the gate behind us; a membership newer than that would be accepted.
-                let looks = !matches!(ctx.mutant, Mutant::OpenGate | Mutant::HastyFence | Mutant::OneLook);
-                if looks
-                    && ends.iter().any(|(over, _)| slots.partition(over.partition).gate.open != Some(over.generation))
-                {
-                    ctx.saw("commit: its gate was closed behind it");
-                    leave_gates(&ends, slots);
-                    return Err(LaneFault::Void("not ours any more".into()));
-                }
-                Ok(Some(Commit::Positions(ends, segments, member)))
-            }
-            Commit::Positions(ends, segments, member) => {
-                let sent = self.send(&ends, &segments, member, ctx);
-                if sent.is_err() {
-                    leave_gates(&ends, slots);
-                }
-                sent.map(|()| Some(Commit::End(ends, segments)))
-            }
-            Commit::End(ends, segments) => {
-                let ending = draw_ending(ctx);
-                let ended = ctx.broker.commit(self.producer, self.epoch, ending);
-                if ended.is_ok() {
-                    for (assignment, segments) in segments {
-                        slots.partition(assignment.partition).ledger.committed(assignment.generation, segments);
-                    }
-                }
-                leave_gates(&ends, slots);
-                ended?;
-                self.answer(LaneEvent::Done, ctx);
-                Ok(None)
-            }
-        }
-    }
-
-    fn heads(
-        &mut self,
-        ends: Vec<(Assignment, Position)>,
-        slots: &mut Slots,
-        ctx: &mut Ctx,
-    ) -> Result<Option<Commit>, LaneFault> {
-        let mut segments = Vec::new();
-        for (assignment, _) in &ends {
-            let slot = slots.partition(assignment.partition);
-            if slot.gate.open != Some(assignment.generation) && ctx.mutant != Mutant::OpenGate {
-                return Err(LaneFault::Fenced(vec![*assignment]));
-            }
-            match slot.ledger.head {
-                Some(known) if known.generation == assignment.generation => {
-                    let batches: Vec<&Batch> =
-                        self.machine.published(assignment.partition).iter().map(|held| &*held.batch).collect();
-                    let built = Segment::build(&batches, known.head, ctx.wall(), SEGMENT_BYTES_MAX);
-                    segments.push((*assignment, built));
-                }
-                Some(known) if known.generation > assignment.generation => {
-                    return Err(LaneFault::Void("the shard is another's".into()));
-                }
-                _ if ctx.fault("commit: the shard took too long", 20) => {
-                    return Err(LaneFault::Void("the shard is not ready".into()));
-                }
-                _ => {
-                    ctx.saw("commit: waits for a shard");
-                    return Ok(Some(Commit::Heads(ends)));
-                }
-            }
-        }
-        pass_gates(&ends, slots, ctx)?;
-        Ok(Some(Commit::Passed(ends, segments)))
-    }
-
-    fn send(
-        &mut self,
-        ends: &[(Assignment, Position)],
-        segments: &Segments,
-        member: Option<Metadata>,
-        ctx: &mut Ctx,
-    ) -> Result<(), LaneFault> {
-        for (_, segments) in segments {
-            ctx.broker.segments(self.producer, self.epoch, segments)?;
-        }
-        if let Some(index) = self.refused.take() {
-            return Err(self.refusal(index));
-        }
-        let positions: Vec<_> = ends.iter().map(|(assignment, end)| (assignment.partition, *end)).collect();
-        ctx.broker.send_positions(self.producer, self.epoch, member, &positions)
-    }
-
     fn settle(&self, held: &[Held], slots: &mut Slots, ctx: &Ctx) {
         for Held { loan, batch } in held {
             slots.lanes[self.number].step(LinkEvent::Settle(*loan), ctx.now);
             slots.settle(batch.ticket.assignment, batch.ticket.seq, batch.end());
         }
-    }
-}
-
-/// Passes every partition's gate, or names those that are closed.
-fn pass_gates(ends: &[(Assignment, Position)], slots: &mut Slots, ctx: &mut Ctx) -> Result<(), LaneFault> {
-    if ctx.mutant == Mutant::OpenGate {
-        return Ok(());
-    }
-    let mut passed = Vec::new();
-    let mut closed = Vec::new();
-    let mut busy = false;
-    for (assignment, end) in ends {
-        let gate = &mut slots.partition(assignment.partition).gate;
-        if gate.enter(assignment.generation) {
-            passed.push((*assignment, *end));
-        } else if gate.open == Some(assignment.generation) && ctx.mutant != Mutant::HeldIsClosed {
-            busy = true;
-        } else {
-            closed.push(*assignment);
-        }
-    }
-    if closed.is_empty() && !busy {
-        return Ok(());
-    }
-    leave_gates(&passed, slots);
-    if closed.is_empty() {
-        // It ends; taking this for a fence would drop batches that are still ours.
-        ctx.saw("lane: met a ghost at the gate");
-        return Err(LaneFault::Void("a ghost is committing".into()));
-    }
-    Err(LaneFault::Fenced(closed))
-}
-
-fn leave_gates(ends: &[(Assignment, Position)], slots: &mut Slots) {
-    for (assignment, _) in ends {
-        slots.partition(assignment.partition).gate.committing = false;
-    }
-}
-
-fn draw_ending(ctx: &mut Ctx) -> Ending {
-    let commit = ctx.rng.per_mille(500);
-    if ctx.fault("commit: void", 30) {
-        Ending::Void
-    } else if ctx.fault("commit: unknown", 50) {
-        Ending::Unknown { commit }
-    } else if ctx.fault("commit: unknown and under way", 40) {
-        Ending::Pending { commit }
-    } else {
-        Ending::Told
     }
 }
 

@@ -4,6 +4,7 @@ use crate::ctx::{Ctx, Mutant};
 use crate::ledger_slot::Head;
 use crate::slots::Slots;
 use crate::source_log::claimer;
+use bulkhead_core::audit::Delivery;
 use bulkhead_core::ids::{Assignment, Generation, LoanId, Offset, Partition, Position, Ticket};
 use bulkhead_core::ledger::{
     Claimed, Effect, Event, Open, Placed, PositionCheck, Shard, ShardSpec, Standing, Start, settle,
@@ -86,7 +87,10 @@ impl ShardActor {
             partition: self.partition,
             ttl: Duration::from_secs(3_600),
             keys_max: 10_000,
-            check: PositionCheck::Exact,
+            check: match ctx.delivery {
+                Delivery::ExactlyOnce => PositionCheck::Exact,
+                Delivery::AtLeastOnce => PositionCheck::AtLeast,
+            },
             wait: Duration::from_secs(15),
         };
         self.life = Some(Life {
@@ -132,7 +136,7 @@ impl Life {
         let claims: Vec<Claimed> = claimed.map(|(record, claim)| Claimed { offset: record.offset, claim }).collect();
         let ticket = lent.item.ticket;
         self.asked.insert(ticket, (lent.loan, claims.clone()));
-        self.events.push_back(Event::Claim { ticket, claims, wall: ctx.wall() });
+        self.events.push_back(Event::Claim { ticket, claims, wall: ctx.wall(slots.daemon) });
         true
     }
 

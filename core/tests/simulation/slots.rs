@@ -31,19 +31,27 @@ pub(crate) type Cache = BTreeMap<SegmentSeq, Placed>;
 #[derive(Default)]
 pub(crate) struct Gate {
     pub(crate) open: Option<Generation>,
-    pub(crate) committing: bool,
+    /// The lane's incarnation that commits.
+    pub(crate) committing: Option<u32>,
 }
 
 impl Gate {
-    pub(crate) fn enter(&mut self, generation: Generation) -> bool {
-        let enters = self.open == Some(generation) && !self.committing;
-        self.committing |= enters;
+    /// An earlier incarnation that still holds it is a ghost.
+    pub(crate) fn enter(&mut self, generation: Generation, by: u32) -> bool {
+        let enters = self.open == Some(generation) && self.committing.is_none_or(|holder| holder < by);
+        if enters {
+            self.committing = Some(by);
+        }
         enters
+    }
+
+    pub(crate) fn leave(&mut self, by: u32) {
+        self.committing = self.committing.filter(|holder| *holder != by);
     }
 
     /// Whether a fence of this generation has to wait.
     pub(crate) fn is_held(&self, generation: Generation) -> bool {
-        self.open == Some(generation) && self.committing
+        self.open == Some(generation) && self.committing.is_some()
     }
 
     fn fence(&mut self, generation: Generation) {

@@ -1,11 +1,13 @@
 //! The verdict: P1 to P3 by the auditor, and what only a simulation can know of every record. Never looks at a daemon.
 
+use crate::broker::Place;
 use crate::ctx::Ctx;
 use crate::slots::CRASHES_MAX;
 use crate::source_log::{Fate, Id, claimer, partitions};
-use bulkhead_core::audit::{Delivery, Entry, Evidence, History, Sent, Visible, audit, not_a_prefix};
+use bulkhead_core::audit::{Delivery, Entry, Evidence, History, Sent, Violation, Visible, audit, not_a_prefix};
 use bulkhead_core::ids::{Offset, Partition, Position};
 use bulkhead_core::ledger::Recorded;
+use bulkhead_core::record::SourceRecord;
 use std::collections::BTreeMap;
 
 /// Records that are not committed yet, those that have not arrived among them.
@@ -19,8 +21,12 @@ pub(crate) fn lag(ctx: &Ctx) -> usize {
 
 pub(crate) fn judge(ctx: &mut Ctx, seen: &[Visible<Id>]) {
     let (history, evidence) = (history(ctx), evidence(ctx));
-    let violations = audit(&history, &evidence, Delivery::ExactlyOnce);
-    ctx.broken.extend(violations.iter().map(ToString::to_string));
+    for violation in audit(&history, &evidence, ctx.delivery) {
+        if !is_known(&violation, ctx) {
+            ctx.broke(violation.to_string());
+        }
+    }
+    attempts(ctx);
     for (topic, partition, common) in not_a_prefix(seen, &evidence.visible) {
         ctx.broke(format!("P2: {topic}/{partition} changed behind a reader at its outcome {common}"));
     }
@@ -39,6 +45,50 @@ pub(crate) fn judge(ctx: &mut Ctx, seen: &[Visible<Id>]) {
         };
         if !explained {
             ctx.broke(format!("{id:?}, {fate:?}, is a dead letter for {code}"));
+        }
+    }
+}
+
+/// At least once, an outcome may come behind those of later records that an attempt before had sent, where that attempt
+/// had decided otherwise of it: its result was refused since, a crash that befell its key did not come again, or another
+/// cut put its earlier round into a batch of its own.
+fn is_known(violation: &Violation<Id>, ctx: &mut Ctx) -> bool {
+    let Violation::OutOfOrder { source, offset, .. } = violation else { return false };
+    let claim = |record: &SourceRecord| claimer().claim(*source, record);
+    let records = &ctx.broker.source.records[source.0 as usize];
+    let late = records.iter().find(|record| record.offset == *offset).map(claim);
+    let mut fellows = records.iter().filter(|record| Some(claim(record).key) == late.map(|claim| claim.key));
+    let fickle = |id: Id| ctx.broker.source.fate(id) == Fate::Refused || ctx.culprits.contains_key(&id);
+    let known = ctx.delivery == Delivery::AtLeastOnce
+        && fellows.any(|record| fickle((*source, record.offset)) || claim(record).round.0 > 0);
+    if known {
+        ctx.saw("outcome: another one than before, so late");
+    }
+    known
+}
+
+/// P2 and P3, whatever is promised: an outcome is seen again only where an attempt that had sent it did not come to its end,
+/// so of those that did one has it; and an attempt sends each once, in order.
+fn attempts(ctx: &mut Ctx) {
+    let mut copies: BTreeMap<(bool, Id), BTreeMap<(usize, bool), u32>> = BTreeMap::new();
+    let mut last: BTreeMap<(usize, Place, Partition), Offset> = BTreeMap::new();
+    let all: Vec<_> = ctx.broker.attempts().collect();
+    for (place, id, attempt, committed) in all {
+        let is_output = matches!(place, Place::Outputs(_));
+        *copies.entry((is_output, id)).or_default().entry((attempt, committed)).or_default() += 1;
+        let before = last.insert((attempt, place, id.0), id.1);
+        if before.is_some_and(|before| before > id.1) {
+            ctx.broke(format!("P3: attempt {attempt} sent {id:?} after {before:?}"));
+        }
+    }
+    for ((is_output, id), copies) in copies {
+        let each = if is_output { ctx.broker.source.fate(id).outputs() } else { 1 };
+        if copies.len() > 1 {
+            ctx.saw("outcome: seen again");
+        }
+        let ended = copies.keys().filter(|(_, committed)| *committed).count();
+        if ended > 1 || copies.values().any(|copies| *copies > each) {
+            ctx.broke(format!("P2: {id:?} was published again without need, by attempts {copies:?}"));
         }
     }
 }

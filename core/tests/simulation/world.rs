@@ -8,7 +8,7 @@ use crate::rng::Rng;
 use crate::slots::Cache;
 use crate::source_log::{Id, PARTITIONS, SourceLog};
 use crate::verdict;
-use bulkhead_core::audit::{Visible, not_a_prefix};
+use bulkhead_core::audit::{Delivery, Visible, not_a_prefix};
 use bulkhead_core::gather::Gather;
 use bulkhead_core::time::Now;
 use std::collections::BTreeMap;
@@ -43,16 +43,19 @@ pub(crate) struct Run {
 }
 
 /// Everything that this seed says.
-pub(crate) fn run(seed: u64, mutant: Mutant) -> Run {
+pub(crate) fn run(seed: u64, delivery: Delivery, mutant: Mutant) -> Run {
     let mut rng = Rng::new(seed);
     let source = SourceLog::draw(&mut rng);
     let gather = gather(&mut rng);
+    let skew_ms = (0..DAEMONS).map(|_| rng.below(200) as i64).collect();
     let ctx = Ctx {
-        broker: Broker::new(source, DAEMONS),
+        broker: Broker::new(source, DAEMONS, delivery),
         rng,
         now: Now(0),
         mutant,
         gather,
+        delivery,
+        skew_ms,
         hurt: true,
         seen: BTreeMap::new(),
         broken: Vec::new(),
@@ -205,6 +208,7 @@ impl World {
         let caches = match std::mem::replace(&mut self.places[place], empty) {
             Place::Up(daemon) | Place::Frozen(daemon) => {
                 self.ctx.saw("process: killed");
+                self.ctx.broker.retire_all(place, &mut self.ctx.rng);
                 daemon.into_caches()
             }
             Place::Dead(caches) => caches,
