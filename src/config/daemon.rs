@@ -5,7 +5,7 @@ use super::secret::Secret;
 use super::text::{HeaderName, Name};
 use super::units::{Period, Size};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -135,6 +135,8 @@ pub struct Kafka {
     pub session_timeout: Period,
     /// After how long the broker aborts a transaction that nobody ends.
     pub transaction_timeout: Period,
+    /// How the daemon is a member of its pipelines' groups.
+    pub membership: Membership,
     /// How many replicas a topic gets that the daemon creates.
     #[schemars(range(min = 1, max = 32_767))]
     pub replicas: i32,
@@ -149,10 +151,25 @@ impl Default for Kafka {
             brokers: String::new(),
             session_timeout: Period::secs(10),
             transaction_timeout: Period::secs(15),
+            membership: Membership::Dynamic,
             replicas: 1,
             properties: BTreeMap::new(),
         }
     }
+}
+
+/// How the daemon is a member of its pipelines' groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// Under no name: SIGTERM hands its partitions over at once; after SIGKILL they wait for the session timeout.
+    Dynamic,
+    /// Under the instance's name, which must then be stable: back within a second after SIGKILL, but a daemon that goes
+    /// for good leaves its partitions unread for the session timeout.
+    Static,
+    /// Kafka's newer group protocol (KIP-848; brokers from 4.0 on): the broker deals the partitions out and sets the
+    /// session timeout.
+    Consumer,
 }
 
 /// The value of a librdkafka property; a number or a truth value becomes its text. Its `Debug` is hidden, as it may be
@@ -238,8 +255,8 @@ impl Default for LogFile {
 #[serde(default, deny_unknown_fields)]
 pub struct Jobs {
     /// What job ids are authenticated with: the same on every gateway. `"file:PATH"` or `"${VARIABLE}"`, at least 16
-    /// bytes. Absent: drawn once and kept in the data directory, which is enough for one daemon.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// bytes. Absent, or an empty variable: drawn once and kept in the data directory, which is enough for one daemon.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "secret_or_none")]
     pub secret: Option<Secret>,
     /// How many jobs are kept; at the limit the oldest leaves.
     #[schemars(range(min = 1, max = 1_000_000_000))]
@@ -254,6 +271,11 @@ impl Default for Jobs {
     fn default() -> Self {
         Self { secret: None, jobs_max: 1_000_000, bytes_max: Size::mib(256), ttl: Period::secs(24 * 3_600) }
     }
+}
+
+/// `"${VARIABLE:-}"` of a variable that is not set names no secret.
+fn secret_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    Ok(Option::<Secret>::deserialize(deserializer)?.filter(|secret| !secret.expose().is_empty()))
 }
 
 /// Limits of the whole process.

@@ -1,8 +1,8 @@
 //! Turns the checked config into what the engine and the gateway are built from. Never starts anything.
 
 use crate::config::text::KeyFrom;
-use crate::config::{Config, Pipeline, pipeline};
-use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog};
+use crate::config::{Config, Pipeline, daemon, pipeline};
+use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog, Membership};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::{
     DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
@@ -37,6 +37,11 @@ pub(super) fn kafka(config: &Config, instance: &str) -> Result<Arc<dyn Log>, Str
     let mut settings = KafkaConfig::new(kafka.brokers.clone(), instance);
     settings.properties = kafka.properties.iter().map(|(key, value)| (key.clone(), value.0.clone())).collect();
     settings.transaction_timeout = kafka.transaction_timeout.0;
+    settings.membership = match kafka.membership {
+        daemon::Membership::Dynamic => Membership::Dynamic,
+        daemon::Membership::Static => Membership::Static,
+        daemon::Membership::Consumer => Membership::Consumer,
+    };
     let log = KafkaLog::new(settings).map_err(|why| format!("kafka.brokers = {}: {why}", kafka.brokers))?;
     Ok(Arc::new(log))
 }

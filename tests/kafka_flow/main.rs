@@ -4,6 +4,7 @@
 mod end_to_end;
 mod hangs;
 mod kills;
+mod membership;
 mod operators;
 mod pictures;
 mod poison;

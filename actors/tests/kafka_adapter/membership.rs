@@ -3,7 +3,7 @@
 use crate::harness::{
     PATIENCE, TURN, Told, closing, fill, join, log, offsets, position, ready, spec, take, topic, unique,
 };
-use bulkhead_actors::io::kafka::{GroupProtocol, KafkaConfig, KafkaLog};
+use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog, Membership};
 use bulkhead_actors::log::{AssignmentListener, Log};
 use bulkhead_core::ids::Partition;
 use bulkhead_testkit::kafka::Kafka;
@@ -48,14 +48,14 @@ fn a_dynamic_classic_member() {
 #[test]
 fn a_static_classic_member() {
     let mut config = KafkaConfig::new(Kafka::shared().bootstrap(), "static");
-    config.static_member = true;
+    config.membership = Membership::Static;
     lives_through_a_rejoin(&KafkaLog::new(config).unwrap());
 }
 
 #[test]
 fn a_kip_848_member() {
     let mut config = KafkaConfig::new(Kafka::shared().bootstrap(), "kip");
-    config.protocol = GroupProtocol::Consumer;
+    config.membership = Membership::Consumer;
     lives_through_a_rejoin(&KafkaLog::new(config).unwrap());
 }
 
@@ -95,7 +95,7 @@ fn a_listener_that_panics_costs_nothing_but_a_count() {
 #[test]
 fn a_fenced_static_member_is_dead_until_it_rejoins() {
     let mut config = KafkaConfig::new(Kafka::shared().bootstrap(), "twins");
-    config.static_member = true;
+    config.membership = Membership::Static;
     let log = KafkaLog::new(config).unwrap();
     let source = topic(&log, "in", 1);
     let name = unique("group");

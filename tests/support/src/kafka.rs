@@ -315,6 +315,10 @@ impl Kafka {
              share.coordinator.state.topic.replication.factor={copies}\n\
              share.coordinator.state.topic.min.isr={least}\n\
              group.initial.rebalance.delay.ms=0\n\
+             group.consumer.min.session.timeout.ms=10000\n\
+             group.consumer.session.timeout.ms=10000\n\
+             group.consumer.min.heartbeat.interval.ms=2000\n\
+             group.consumer.heartbeat.interval.ms=2000\n\
              log.cleaner.dedupe.buffer.size=8388608\n",
             id = node.id,
             voters = voters.join(","),

@@ -60,13 +60,18 @@ pub fn refused(key: &str, value: &str) -> Option<String> {
     }
 }
 
-/// How members are told to share the partitions.
+/// How a daemon is a member of its groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum GroupProtocol {
-    /// The classic protocol, cooperative-sticky.
+pub enum Membership {
+    /// The classic protocol, cooperative-sticky: a member that leaves hands over at once, a killed one is missed after
+    /// the session timeout.
     #[default]
-    Classic,
-    /// KIP-848 (`group.protocol=consumer`), Kafka 4.0 or newer; the broker sets session timeout and heartbeat.
+    Dynamic,
+    /// The same, named after the instance: back within 1 s after a SIGKILL instead of 6-8 s, but a member that goes for
+    /// good leaves its partitions unread for the session timeout.
+    Static,
+    /// KIP-848 (`group.protocol=consumer`), Kafka 4.0 or newer; the broker sets session timeout and heartbeat. Always
+    /// dynamic: the broker turns a static member's successor away until the session has ended.
     Consumer,
 }
 
@@ -97,12 +102,8 @@ pub struct KafkaConfig {
     pub instance: String,
     /// librdkafka's own properties, passed on as they are; [`owned_properties`] are refused.
     pub properties: BTreeMap<String, String>,
-    /// How members share partitions.
-    pub protocol: GroupProtocol,
-    /// Joins as a static member named after the instance: back within 1 s after a SIGKILL instead of 6-8 s, but a
-    /// member that goes for good leaves its partitions unread for the session timeout. Classic protocol only: under
-    /// KIP-848 the broker turns the successor away until the session has ended.
-    pub static_member: bool,
+    /// How it is a member of its groups.
+    pub membership: Membership,
     /// How long one request may take on the wire; what takes longer when a transaction ends makes the producer suspect.
     pub socket_timeout: Duration,
     /// After how long the broker gives a silent producer's transaction up.
@@ -121,8 +122,7 @@ impl KafkaConfig {
             brokers: brokers.into(),
             instance: instance.into(),
             properties: BTreeMap::new(),
-            protocol: GroupProtocol::Classic,
-            static_member: false,
+            membership: Membership::Dynamic,
             socket_timeout: Duration::from_secs(5),
             transaction_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(5),
@@ -140,9 +140,6 @@ impl KafkaConfig {
         }
         if self.brokers.trim().is_empty() {
             problems.push("brokers: none named".into());
-        }
-        if self.static_member && self.protocol == GroupProtocol::Consumer {
-            problems.push("static membership needs the classic group protocol".into());
         }
         if problems.is_empty() {
             let refused = |(key, value): (&String, &String)| Some(format!("{key}: {}", refused(key, value)?));
@@ -202,8 +199,8 @@ impl KafkaConfig {
     /// A member of a group.
     pub(super) fn member(&self, spec: &GroupSpec) -> ClientConfig {
         let mut config = self.consumer(&spec.group);
-        match self.protocol {
-            GroupProtocol::Classic => {
+        match self.membership {
+            Membership::Dynamic | Membership::Static => {
                 let session = spec.session_timeout;
                 config
                     .set("group.protocol", "classic")
@@ -213,11 +210,11 @@ impl KafkaConfig {
                     // Only the source's thread polls, and it never stops but for a revoke: a small bound is enough.
                     .set("max.poll.interval.ms", millis((session * 3).max(Duration::from_secs(30))));
             }
-            GroupProtocol::Consumer => {
+            Membership::Consumer => {
                 config.set("group.protocol", "consumer").set("max.poll.interval.ms", "30000");
             }
         }
-        if self.static_member {
+        if self.membership == Membership::Static {
             config.set("group.instance.id", &spec.instance);
         }
         self.finish(&mut config)
@@ -279,7 +276,7 @@ fn millis(span: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{GroupProtocol, KafkaConfig, owned_properties};
+    use super::{KafkaConfig, Membership, owned_properties};
     use crate::log::GroupSpec;
     use std::time::Duration;
 
@@ -323,12 +320,12 @@ mod tests {
     #[test]
     fn kip_848_takes_no_client_side_timeouts() {
         let mut config = KafkaConfig::new("b:1", "i");
-        config.protocol = GroupProtocol::Consumer;
+        config.membership = Membership::Consumer;
         let member = config.member(&spec());
         for key in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
             assert_eq!(member.get(key), None, "{key}");
         }
-        config.protocol = GroupProtocol::Classic;
+        config.membership = Membership::Dynamic;
         assert_eq!(config.member(&spec()).get("heartbeat.interval.ms"), Some("3000"));
     }
 }

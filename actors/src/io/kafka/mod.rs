@@ -16,7 +16,7 @@ mod sender;
 mod transaction;
 mod wire;
 
-pub use config::{GroupProtocol, KafkaConfig, owned_properties, refused};
+pub use config::{KafkaConfig, Membership, owned_properties, refused};
 
 use crate::log::{
     AssignmentListener, Extent, Group, GroupSpec, Log, LogError, Producer, PublishError, Reader, Tail, TopicInfo,
