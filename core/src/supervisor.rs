@@ -37,6 +37,18 @@ impl Exit {
     pub const fn is_normal(&self) -> bool {
         matches!(self, Self::Done)
     }
+
+    /// As a metric's label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+            Self::Panicked(_) => "panic",
+            Self::Killed => "killed",
+            Self::Hung => "hang",
+        }
+    }
 }
 
 impl fmt::Display for Exit {

@@ -5,7 +5,6 @@ use super::gate::Gate;
 use super::journal;
 use super::ledger_slot::LedgerSlot;
 use super::spec::PipelineSpec;
-use super::stage::reason;
 use super::wake::Slot;
 use crate::clock::Clock;
 use crate::io::segment_cache::SegmentStore;
@@ -343,7 +342,7 @@ impl Slots {
     /// An actor other than a worker has ended: counts it, and says whom to charge.
     pub(crate) fn ended(&self, actor: &str, exit: &Exit) -> Charge {
         let path = format!("pipeline/{}/{actor}", self.spec.name);
-        self.metrics.actor_restarts.with([&path, reason(exit)]).inc();
+        self.metrics.actor_restarts.with([&path, exit.label()]).inc();
         if matches!(exit, Exit::Done | Exit::Killed) { Charge::Nobody } else { Charge::Crash }
     }
 

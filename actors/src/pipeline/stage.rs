@@ -204,7 +204,7 @@ impl Seat {
             Exit::Done | Exit::Killed | Exit::Failed(_) => None,
         };
         let crashed = crash.is_some();
-        let labels = [&*self.slots.spec.name, &*self.spec().name, reason(exit)];
+        let labels = [&*self.slots.spec.name, &*self.spec().name, exit.label()];
         self.slots.metrics.stage_restarts.with(labels).inc();
         let mut link = self.slot().lock();
         let held = link.held_by(self.borrower);
@@ -227,15 +227,4 @@ fn together(run: &mut StepRun, call: &[Work]) -> Result<Vec<StageEvent>, Halt> {
     let portions: Vec<Portion<'_>> = call.iter().map(Portion::all).collect();
     let outcomes = run.run(&portions)?;
     Ok(call.iter().zip(outcomes).map(|(work, outcomes)| StageEvent::Done(work.loan, outcomes)).collect())
-}
-
-/// An exit as a metric's label.
-pub(crate) const fn reason(exit: &Exit) -> &'static str {
-    match exit {
-        Exit::Done => "done",
-        Exit::Failed(_) => "failed",
-        Exit::Panicked(_) => "panic",
-        Exit::Killed => "killed",
-        Exit::Hung => "hang",
-    }
 }

@@ -3,49 +3,16 @@
 
 use super::Shared;
 use super::acked::AckedPublisher;
-use super::admin::{partition_list, positions};
-use super::errors::publish_error;
 use super::member::Member;
+use super::membership::Membership;
 use super::transaction::TransactionalPublisher;
-use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, PublishError, Publisher};
+use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
-use parking_lot::RwLock;
-use rdkafka::consumer::Consumer;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What a leave may take beyond the drain of a revoke.
 const LEAVE_MARGIN: Duration = Duration::from_secs(5);
-
-/// The client in use, shared with the publishers. Readers use it in place and never keep it: whoever let go of it last
-/// would have to drop it.
-#[derive(Default)]
-pub(super) struct Membership {
-    current: RwLock<Option<Member>>,
-}
-
-impl Membership {
-    /// Does something with the client in use; `None` while there is none. Recursive, because a lane may commit while
-    /// the polling thread, which reads, too, waits for it in a revoke.
-    pub(super) fn with<T>(&self, what: impl FnOnce(&Member) -> T) -> Option<T> {
-        self.current.read_recursive().as_ref().map(what)
-    }
-
-    /// The group's positions as the client in use is told them.
-    pub(super) fn committed(
-        &self,
-        topic: &str,
-        partitions: &[Partition],
-        wait: Duration,
-    ) -> Result<Vec<Option<Position>>, PublishError> {
-        let ask = |member: &Member| {
-            let answer = member.client().committed_offsets(partition_list(topic, partitions), wait)?;
-            positions(&answer, topic, partitions)
-        };
-        let answer = self.with(ask).ok_or_else(|| PublishError::Unknown("no consumer in use".into()))?;
-        answer.map_err(|e| publish_error("committed positions", &e))
-    }
-}
 
 pub(super) struct KafkaGroup {
     shared: Arc<Shared>,
@@ -61,7 +28,7 @@ impl KafkaGroup {
         listener: Arc<dyn AssignmentListener>,
     ) -> Result<Self, LogError> {
         let member = Member::join(&shared, &spec, Arc::clone(&listener))?;
-        let membership = Arc::new(Membership { current: RwLock::new(Some(member)) });
+        let membership = Arc::new(Membership::of(member));
         Ok(Self { shared, spec, listener, membership })
     }
 
@@ -70,8 +37,7 @@ impl KafkaGroup {
     }
 
     fn retire(&self) {
-        let member = self.membership.current.write().take();
-        if let Some(member) = member {
+        if let Some(member) = self.membership.take() {
             member.retire();
         }
     }
@@ -105,7 +71,7 @@ impl Group for KafkaGroup {
     fn rejoin(&self) -> Result<(), LogError> {
         self.retire();
         let member = Member::join(&self.shared, &self.spec, Arc::clone(&self.listener))?;
-        *self.membership.current.write() = Some(member);
+        self.membership.replace(member);
         Ok(())
     }
 
@@ -119,7 +85,7 @@ impl Group for KafkaGroup {
 
 impl Drop for KafkaGroup {
     fn drop(&mut self) {
-        if let Some(member) = self.membership.current.write().take() {
+        if let Some(member) = self.membership.take() {
             member.abandon();
         }
     }

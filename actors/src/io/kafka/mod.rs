@@ -10,6 +10,7 @@ mod events;
 mod group;
 mod limits;
 mod member;
+mod membership;
 mod producer;
 mod reader;
 mod sender;

@@ -4,7 +4,7 @@
 use super::Shared;
 use super::admin::position_list;
 use super::errors::{Verdict, publish_error, transaction};
-use super::group::Membership;
+use super::membership::Membership;
 use super::sender::{Batching, Sender};
 use crate::log::{Closing, Outgoing, PublishError, Publisher};
 use bulkhead_core::ids::{Partition, Position};

@@ -2,6 +2,7 @@
 
 use super::broker::Broker;
 use super::catalog::Epoch;
+use super::membership::Membership;
 use super::publisher::{LocalPublisher, STABLE_WAIT};
 use super::store::GroupKey;
 use crate::log::{AssignmentListener, Delivery, Fetched, Group, GroupSpec, LogError, Publisher};
@@ -11,18 +12,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-/// Which member of its group this process is; publishers share it, so that they go on after a rejoin.
-pub(super) struct Membership {
-    pub(super) key: GroupKey,
-    epoch: AtomicU64,
-}
-
-impl Membership {
-    pub(super) fn epoch(&self) -> Epoch {
-        self.epoch.load(Ordering::Acquire)
-    }
-}
 
 pub(super) struct LocalGroup {
     broker: Arc<Broker>,
@@ -53,12 +42,12 @@ impl LocalGroup {
     ) -> Result<Self, LogError> {
         let key = GroupKey { group: spec.group.as_str().into(), topic: spec.topic.as_str().into() };
         broker.catalog().topic(&spec.topic)?;
-        let epoch = AtomicU64::new(broker.between_writes(|catalog| catalog.join(&key)));
+        let epoch = broker.between_writes(|catalog| catalog.join(&key));
         Ok(Self {
             broker,
             spec: spec.clone(),
             listener,
-            membership: Arc::new(Membership { key, epoch }),
+            membership: Arc::new(Membership::new(key, epoch)),
             told: Mutex::default(),
             cursors: Mutex::default(),
             left: AtomicBool::new(false),
@@ -159,7 +148,7 @@ impl Group for LocalGroup {
     fn rejoin(&self) -> Result<(), LogError> {
         let key = &self.membership.key;
         let epoch = self.broker.between_writes(|catalog| catalog.join(key));
-        self.membership.epoch.store(epoch, Ordering::Release);
+        self.membership.renew(epoch);
         self.signal();
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod broker;
 mod catalog;
 mod group;
+mod membership;
 mod producer;
 mod publisher;
 mod queue;

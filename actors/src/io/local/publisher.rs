@@ -2,7 +2,7 @@
 
 use super::broker::{Broker, Commit, Denied, Unit};
 use super::catalog::Epoch;
-use super::group::Membership;
+use super::membership::Membership;
 use super::store::{GroupKey, Slot};
 use crate::log::{Closing, LogError, Outgoing, PublishError, Publisher};
 use bulkhead_core::ids::{Partition, Position};
