@@ -95,7 +95,7 @@ impl TransactionalPublisher {
             // librdkafka waits for this one without a limit of its own (`RD_POLL_INFINITE`), and an answer that a dying
             // broker took along never comes: the third death in a cluster of three left a lane there for good.
             let answer = sender.within("send positions", wait + SURPLUS, move |producer| {
-                producer.send_offsets_to_transaction(&*list, &metadata, wait)
+                producer.send_offsets_to_transaction(&list, &metadata, wait)
             })?;
             match answer.map_err(|e| transaction("send positions", &e)) {
                 Ok(()) => return Ok(()),
