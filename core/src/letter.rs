@@ -117,6 +117,14 @@ pub fn fit(letter: &mut Record, bytes_max: usize) {
     }
 }
 
+/// Cuts a letter that the log refused to half its size, or to the least that says what happened. False where nothing of it
+/// can go any more.
+pub fn cut(letter: &mut Record) -> bool {
+    let size = letter.size();
+    fit(letter, LETTER_BYTES_MIN.min(size / 2));
+    letter.size() < size
+}
+
 fn excess(letter: &Record, bytes_max: usize) -> usize {
     letter.size().saturating_sub(bytes_max)
 }

@@ -23,8 +23,6 @@ pub enum SourceEvent {
     Fetched(Partition, Position),
     /// The client is dead.
     ClientDead,
-    /// Take no more.
-    Drain,
 }
 
 /// What a source wants done.
@@ -60,7 +58,6 @@ struct Owned {
 pub struct SourceMachine {
     generations: BTreeMap<Partition, Generation>,
     owned: BTreeMap<Partition, Owned>,
-    draining: bool,
 }
 
 impl SourceMachine {
@@ -78,7 +75,7 @@ impl SourceMachine {
     /// Whether the partition's actor wants records.
     #[must_use]
     pub fn wants(&self, partition: Partition) -> bool {
-        !self.draining && self.owned.get(&partition).is_some_and(|owned| owned.open)
+        self.owned.get(&partition).is_some_and(|owned| owned.open)
     }
 
     fn next_generation(&mut self, partition: Partition) -> Generation {
@@ -166,10 +163,6 @@ impl Machine for SourceMachine {
                 let mut effects = self.each(all, Self::revoke);
                 effects.push(SourceEffect::Rejoin);
                 effects
-            }
-            SourceEvent::Drain => {
-                self.draining = true;
-                Vec::new()
             }
         }
     }

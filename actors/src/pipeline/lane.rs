@@ -12,7 +12,7 @@ use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::{Assignment, Incarnation, LoanId, Partition, Position, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneMachine};
 use bulkhead_core::ledger::{KeySource, Segment};
-use bulkhead_core::letter::{LETTER_BYTES_MIN, fit, letter};
+use bulkhead_core::letter::{cut, fit, letter};
 use bulkhead_core::link::{Borrower, Lent, Link, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
 use bulkhead_core::record::Record;
@@ -179,7 +179,10 @@ impl Lane<'_> {
             let answer = match effect {
                 LaneEffect::Settle(held) => self.settle(&held),
                 LaneEffect::FoundCommitted(held) => self.found_committed(&held),
-                LaneEffect::Refuse { ticket, index, reason } => self.refuse(ticket, index, &reason),
+                LaneEffect::Refuse { ticket, index, reason } => {
+                    self.refuse(ticket, index, &reason)?;
+                    None
+                }
                 LaneEffect::PositionMismatch(ticket, position) => {
                     tracing::error!(batch = %ticket, %position, "sentinel: the committed position lies within an unsettled batch");
                     self.slots().metrics.position_mismatch.with([&self.slots().spec.name]).inc();
@@ -362,12 +365,18 @@ impl Lane<'_> {
         self.settle(held)
     }
 
-    /// The log refuses a record for good: its source record becomes a dead letter; a dead letter is cut.
-    fn refuse(&mut self, ticket: Ticket, index: u32, reason: &str) -> Option<LaneEvent> {
+    /// The log refuses a record for good: its source record becomes a dead letter; a dead letter is cut. One that cannot be
+    /// cut any more is not dropped: the lane gives up, and its supervisor stops the pipeline if that does not help.
+    fn refuse(&mut self, ticket: Ticket, index: u32, reason: &str) -> Result<(), Fault> {
         let (slots, wall) = (Arc::clone(&self.seat.slots), self.lifeline.clock().wall());
         let incarnation = self.lifeline.incarnation().0;
-        self.machine.amend(ticket, |batch| refuse(&slots, batch, index, reason, incarnation, wall));
-        None
+        let mut fits = true;
+        self.machine.amend(ticket, |batch| fits = refuse(&slots, batch, index, reason, incarnation, wall));
+        if fits {
+            return Ok(());
+        }
+        let topic = &slots.spec.dlq.topic;
+        Err(Fault::fatal("dead_letter_refused", format_args!("{topic} takes no dead letter of {ticket}: {reason}")))
     }
 
     /// What a finished batch became, made to fit the log: a result too large for it is a rejection.
@@ -413,11 +422,11 @@ impl Lane<'_> {
     }
 }
 
-/// Makes the source record of this index a dead letter; where it is one already, cuts it to the least that says what happened.
-fn refuse(slots: &Slots, batch: &mut Batch, index: u32, reason: &str, incarnation: u32, wall: WallMs) {
+/// Makes the source record of this index a dead letter; where it is one already, cuts it to the least that says what
+/// happened. False where it is that already.
+fn refuse(slots: &Slots, batch: &mut Batch, index: u32, reason: &str, incarnation: u32, wall: WallMs) -> bool {
     if let Some((_, letter)) = batch.letters.iter_mut().find(|(of, _)| *of == index) {
-        fit(letter, LETTER_BYTES_MIN.min(letter.size() / 2));
-        return;
+        return cut(letter);
     }
     let fault = Fault::poison("refused_by_log", reason);
     let why = Rejection { stage: Arc::from(LANE_STAGE), step: None, fault, attempts: 1, incarnation };
@@ -426,6 +435,7 @@ fn refuse(slots: &Slots, batch: &mut Batch, index: u32, reason: &str, incarnatio
     let at = batch.letters.partition_point(|(of, _)| *of < index);
     batch.letters.insert(at, (index, made));
     batch.outcomes[index as usize] = Outcome::Rejected(Box::new(why));
+    true
 }
 
 /// Whether commits of this assignment may pass.

@@ -211,7 +211,7 @@ impl Shell<'_> {
                 let keys = i64::try_from(self.machine.index().len()).unwrap_or(i64::MAX);
                 self.slots().metrics.ledger_keys.with([&name, &self.seat.partition.to_string()]).set(keys);
             }
-            Effect::Expire(below) => self.seat.slot().ledger.expire(below),
+            Effect::Expire(below) => self.seat.slot().ledger.expire(self.generation, below),
             Effect::Answer { ticket, standings } => self.answer(ticket, &standings),
             Effect::Evicted(evicted) => {
                 tracing::error!(pipeline = %name, partition = %self.seat.partition, ?evicted, "ledger full: keys leave before their time");

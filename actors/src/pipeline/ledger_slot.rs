@@ -4,7 +4,7 @@
 use super::wake::Slot;
 use crate::shell::Lifeline;
 use bulkhead_core::batch::Batch;
-use bulkhead_core::ids::{BatchSeq, Generation, Position};
+use bulkhead_core::ids::{BatchSeq, Generation, Position, SegmentSeq};
 use bulkhead_core::ledger::{Claimed, Segment, SegmentHead};
 use bulkhead_core::link::Link;
 use parking_lot::Mutex;
@@ -40,6 +40,8 @@ struct Inbox {
     resync: bool,
     /// The claims that were answered fresh, of batches that are not settled.
     open: BTreeMap<BatchSeq, Vec<Claimed>>,
+    /// The expiry that answers were given under: it must reach the ledger with them, whichever shard is there by then.
+    expired_below: SegmentSeq,
 }
 
 /// What a shard finds in its inbox.
@@ -126,14 +128,21 @@ impl LedgerSlot {
             let ahead = known
                 .filter(|known| known.generation == head.generation)
                 .map_or(head.head.next, |known| known.head.next);
-            *known = Some(Head { head: SegmentHead { next: ahead.max(head.head.next), ..head.head }, ..head });
+            let next = ahead.max(head.head.next);
+            let expired_below = inbox.expired_below.max(head.head.expired_below);
+            *known = Some(Head { head: SegmentHead { next, expired_below }, ..head });
         }
         drop(inbox);
         self.head.wake();
     }
 
     /// Segments built from now on record at least this.
-    pub(crate) fn expire(&self, below: bulkhead_core::ids::SegmentSeq) {
+    pub(crate) fn expire(&self, generation: Generation, below: SegmentSeq) {
+        let mut inbox = self.inbox.lock();
+        if inbox.generation != generation {
+            return;
+        }
+        inbox.expired_below = inbox.expired_below.max(below);
         if let Some(known) = self.head.lock().as_mut() {
             known.head.expired_below = known.head.expired_below.max(below);
         }

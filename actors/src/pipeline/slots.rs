@@ -19,7 +19,7 @@ use bulkhead_core::letter::LetterSpec;
 use bulkhead_core::link::{Link, LinkEvent};
 use bulkhead_core::machine::Machine;
 use bulkhead_core::record::{Record, SourceRecord};
-use bulkhead_core::source::SourceMachine;
+use bulkhead_core::source::{SourceEffect, SourceMachine};
 use bulkhead_core::stage::{StageEvent, StageLink};
 use bulkhead_core::supervisor::{Charge, Exit};
 use bulkhead_core::time::Now;
@@ -47,6 +47,8 @@ pub(crate) struct Slots {
     /// Held by whoever polls the group.
     pub(crate) polling: Mutex<()>,
     pub(crate) source: Mutex<SourceMachine>,
+    /// What the group told and the source has not done yet.
+    pub(crate) rebalance: Mutex<VecDeque<SourceEffect>>,
     /// Partition actors that are ready for their records.
     pub(crate) begins: Mutex<VecDeque<(Assignment, Position)>>,
     /// Partitions that are ours and whose actors are not started yet: those of an earlier assignment still end.
@@ -146,6 +148,7 @@ impl Slots {
             group: Slot::new(None),
             polling: Mutex::default(),
             source: Mutex::default(),
+            rebalance: Mutex::default(),
             begins: Mutex::default(),
             starting: Mutex::default(),
             gave_up: tokio::sync::Notify::new(),

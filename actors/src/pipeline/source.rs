@@ -49,10 +49,8 @@ impl SourceSeat {
         loop {
             match lifeline.signal() {
                 Signal::Run => {}
-                Signal::Drain => {
-                    self.step(SourceEvent::Drain);
-                    return Exit::Done;
-                }
+                // Told last: partitions, which took no more, and lanes have ended.
+                Signal::Drain => return Exit::Done,
                 Signal::Kill => return Exit::Killed,
             }
             lifeline.beat();
@@ -116,6 +114,8 @@ impl SourceSeat {
     }
 
     fn turn(&self, group: &dyn Group) -> Result<(), LogError> {
+        // Left over where an incarnation died in the middle of a callback.
+        self.perform_rest(true);
         self.start_partitions();
         self.begin_partitions(group)?;
         let halted = self.slots.is_halted();
@@ -196,7 +196,17 @@ impl SourceSeat {
 
     /// Performs what an assignment or its end asks for. `lost`: no commit in progress is waited for.
     fn perform(&self, effects: Vec<SourceEffect>, lost: bool) {
-        for effect in effects {
+        self.slots.rebalance.lock().extend(effects);
+        let closes = CloseGates(&self.slots);
+        self.perform_rest(lost);
+        drop(closes);
+    }
+
+    /// Performs what is left of it. Each effect leaves the list once it is done, so an incarnation that dies over one
+    /// loses none; all of them can be done twice.
+    fn perform_rest(&self, lost: bool) {
+        loop {
+            let Some(effect) = self.slots.rebalance.lock().front().cloned() else { return };
             match effect {
                 SourceEffect::Start(assignment) => {
                     self.slots.open(assignment);
@@ -207,6 +217,7 @@ impl SourceSeat {
                 SourceEffect::Seek(..) | SourceEffect::Deliver(_) | SourceEffect::Discard(_) | SourceEffect::Rejoin => {
                 }
             }
+            self.slots.rebalance.lock().pop_front();
         }
     }
 
@@ -240,6 +251,23 @@ impl SourceSeat {
         let path = tree::partition_path(&self.slots, partition);
         if let Err(error) = root.remove(&path, Signal::Kill) {
             tracing::debug!(pipeline = %self.slots.spec.name, %partition, %error, "partition was not running");
+        }
+    }
+}
+
+/// Closes the gates of all that is still to be fenced, where a callback ends before it is done: the group takes its end for
+/// an answer, and gives the partitions to another.
+struct CloseGates<'a>(&'a Slots);
+
+impl Drop for CloseGates<'_> {
+    fn drop(&mut self) {
+        let rest = self.0.rebalance.lock().clone();
+        for effect in rest {
+            if let SourceEffect::Fence(over) = effect
+                && let Some(slot) = self.0.partition(over.partition)
+            {
+                slot.gate.fence(over.generation, Duration::ZERO);
+            }
         }
     }
 }

@@ -2,12 +2,13 @@
 //! Never runs anything.
 //!
 //! ```text
-//! pipeline/<name> (one_for_one): lane/<n> … · dlq · stage/<name> … · partitions · source
+//! pipeline/<name> (one_for_one): source · lane/<n> … · dlq · stage/<name> … · partitions
 //!   stage/<name> (one_for_one): worker-<n> …
 //!   partitions (dynamic): p<n> (rest_for_one): partition · ledger
 //! ```
-//! In start order what others need comes first; a drain goes the other way round: the source takes no more,
-//! partitions wait until all they sent off is settled, then there is nothing left to do for the rest.
+//! A drain goes the other way round: partitions take no more and wait until all they sent off is settled, then there is
+//! nothing left to do for the rest. The source is told last: until then it serves the group, whose rebalances would void
+//! the commits of a member that does not answer.
 
 use super::dlq::DlqSeat;
 use super::lane::LaneSeat;
@@ -56,11 +57,11 @@ pub(crate) fn pipeline(source: &SourceSeat) -> ChildSpec {
     let path = pipeline_path(&source.slots);
     ChildSpec::supervisor(path.clone(), move || {
         let slots = &source.slots;
-        let mut children: Vec<ChildSpec> = (0..slots.lanes.len()).map(|lane| lane_spec(slots, lane)).collect();
+        let mut children = vec![source_spec(&source)];
+        children.extend((0..slots.lanes.len()).map(|lane| lane_spec(slots, lane)));
         children.push(dlq_spec(slots));
         children.extend((0..slots.stages.len()).map(|stage| stage_supervisor(slots, stage)));
         children.push(partitions(slots));
-        children.push(source_spec(&source));
         let spec = SupervisorSpec::new(path.clone(), children);
         SupervisorSpec {
             on_failed: OnFailed::Retry(slots.spec.failed_retry),

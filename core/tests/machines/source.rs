@@ -186,16 +186,6 @@ fn the_same_partition_comes_back_under_another_generation() {
 }
 
 #[test]
-fn a_source_that_drains_wants_nothing() {
-    let mut machine = SourceMachine::default();
-    machine.step(SourceEvent::Assigned(vec![PARTITION]), Now(0));
-    machine.step(SourceEvent::Begin(assignment(0, 1), Position(0)), Now(0));
-    assert!(machine.wants(PARTITION));
-    machine.step(SourceEvent::Drain, Now(0));
-    assert!(!machine.wants(PARTITION));
-}
-
-#[test]
 fn the_world_of_this_test_meets_what_it_must() {
     let mut world = World::default();
     for op in [Op::Assigned, Op::Fetch(2), Op::Begin { ahead: 0, fails: true }, Op::Begin { ahead: 0, fails: false }] {

@@ -8,7 +8,7 @@ use crate::source_log::{Id, PARTITIONS, SourceLog, partitions};
 use bulkhead_core::audit::{Delivery, Kind, Visible};
 use bulkhead_core::ids::{Offset, Partition, Position};
 use bulkhead_core::lane::LaneFault;
-use bulkhead_core::ledger::{Placed, Segment};
+use bulkhead_core::ledger::{Entry, Placed, Segment};
 use bulkhead_core::time::Now;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -370,6 +370,12 @@ impl Broker {
         let committed = self.ledgers[partition.0 as usize].committed(&self.transactions);
         let wanted = committed.filter(|(at, _)| (from..end).contains(at));
         wanted.map(|(at, segment)| Placed { at: Offset(at as i64), segment: segment.clone() }).collect()
+    }
+
+    /// Every entry of a partition's ledger, with the segment that has it.
+    pub(crate) fn recorded(&self, partition: Partition) -> impl Iterator<Item = (&Segment, &Entry)> {
+        let segments = self.ledgers[partition.0 as usize].committed(&self.transactions);
+        segments.flat_map(|(_, segment)| segment.entries().iter().map(move |entry| (segment, entry)))
     }
 
     pub(crate) fn positions(&self) -> &BTreeMap<Partition, Position> {

@@ -9,6 +9,7 @@ use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::{Offset, Partition, Ticket};
 use bulkhead_core::time::{Now, WallMs};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A fault built into the wiring on purpose, to see that the verdict finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,12 @@ pub(crate) enum Mutant {
     ForgottenVerdicts,
     /// A restarted lane does not hear what its batches' partitions wait for first.
     ForgottenOrder,
+    /// What is left of a rebalance callback is lost with its source.
+    ForgottenCallback,
+    /// Each owner expires keys by its own clock, and writes nothing of it into the ledger.
+    OwnClock,
+    /// A dead letter that the log refuses though nothing of it can be cut is left out.
+    DroppedLetter,
     /// At least once: segments are sent before outputs are acknowledged.
     RecordsFirst,
     /// At least once: positions are committed before outputs are acknowledged.
@@ -52,6 +59,10 @@ pub(crate) struct Ctx {
     /// How stages gather batches; off for some seeds.
     pub(crate) gather: Gather,
     pub(crate) delivery: Delivery,
+    /// How long a key counts.
+    pub(crate) ttl: Duration,
+    /// Whether the dlq stops where too much is rejected.
+    pub(crate) stops_above: bool,
     /// How far each daemon's wall clock is ahead.
     pub(crate) skew_ms: Vec<i64>,
     /// Whether faults are drawn.

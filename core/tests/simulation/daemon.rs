@@ -10,8 +10,6 @@ use crate::source::Source;
 use crate::source_log::{PARTITIONS, partitions};
 use crate::worker::Worker;
 use bulkhead_core::ids::Partition;
-use bulkhead_core::machine::Machine;
-use bulkhead_core::source::SourceEvent;
 
 /// A partition's two actors: `rest_for_one`, so the shard dies with the partition and not the other way round.
 struct Pair {
@@ -30,7 +28,7 @@ pub(crate) struct Daemon {
     lanes: Vec<Lane>,
     /// Lanes that were abandoned and still wait for their log.
     ghosts: Vec<Lane>,
-    /// Told to finish and stop; its source takes no more.
+    /// Told to finish and stop: its partitions take no more, its source still serves the group.
     draining: bool,
 }
 
@@ -48,7 +46,7 @@ impl Daemon {
             source: Source::default(),
             pairs,
             workers,
-            dlq: DlqActor::new(),
+            dlq: DlqActor::new(ctx),
             lanes,
             ghosts: Vec::new(),
             draining: false,
@@ -109,7 +107,6 @@ impl Daemon {
 
     pub(crate) fn drain(&mut self, ctx: &mut Ctx) {
         ctx.saw("process: told to drain");
-        self.slots.source.step(SourceEvent::Drain, ctx.now);
         self.draining = true;
     }
 
@@ -129,7 +126,7 @@ impl Daemon {
             23 => ctx.broker.deliver(slots.daemon, &mut ctx.rng),
             20..22 => slots.arrive(ctx),
             22 => self.ghosts.retain_mut(|ghost| ghost.haunt(slots, ctx)),
-            0..3 if self.draining && !self.source.is_busy() => {
+            0 if self.draining => {
                 for pair in self.pairs.iter_mut().flatten() {
                     pair.partition.drain(slots, ctx);
                 }
@@ -165,7 +162,7 @@ impl Daemon {
         let partition = partitions().nth(number).expect("there are so many");
         let slots = &mut self.slots;
         let Some(pair) = &mut self.pairs[number] else {
-            if slots.starting.remove(&partition) {
+            if !self.draining && slots.starting.remove(&partition) {
                 self.pairs[number] = Some(start(partition, slots));
             }
             return;
@@ -200,12 +197,21 @@ impl Daemon {
     pub(crate) fn hurt(&mut self, ctx: &mut Ctx) {
         let slots = &mut self.slots;
         let (worker, number) = (ctx.rng.below(self.workers.len()), ctx.rng.below(PARTITIONS));
-        match ctx.rng.below(6) {
+        match ctx.rng.below(7) {
+            6 => self.source.kill(slots, ctx),
             0 => self.workers[worker].kill(slots, ctx),
             1 => self.workers[worker].hang(slots, ctx),
             2 => self.dlq.kill(slots, ctx),
-            3 if number < 2 => self.ghosts.extend(self.lanes[worker % LANES].abandon(slots, ctx)),
-            3 => self.lanes[number % LANES].kill(slots, ctx),
+            3 => {
+                // Rather one that is committing: that is where it hurts.
+                let busy = (0..LANES).find(|lane| self.lanes[*lane].is_committing());
+                let lane = &mut self.lanes[busy.unwrap_or(worker % LANES)];
+                if number == 0 {
+                    self.ghosts.extend(lane.abandon(slots, ctx));
+                } else {
+                    lane.kill(slots, ctx);
+                }
+            }
             4 => {
                 if let Some(pair) = &mut self.pairs[number] {
                     ctx.saw("shard: killed");

@@ -6,15 +6,16 @@ use crate::broker::{Item, Producer};
 use crate::ctx::{Ctx, Mutant};
 use crate::sends::Session;
 use crate::slots::{LANES, Slots, letter_spec};
-use crate::source_log::{Fate, Id, id_of};
+use crate::source_log::{Fate, Id, id_of, id_of_letter};
 use bulkhead_core::audit::Delivery;
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::{Assignment, BatchSeq, Partition, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneLimits, LaneMachine};
-use bulkhead_core::letter::letter;
+use bulkhead_core::letter::{TRUNCATED_HEADER, cut, letter};
 use bulkhead_core::link::{Borrower, Lent, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
+use bulkhead_core::time::WallMs;
 use commit::{Commit, Step};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -127,6 +128,10 @@ impl Lane {
         }
     }
 
+    pub(crate) fn is_committing(&self) -> bool {
+        self.commit.as_ref().is_some_and(Commit::is_past_gates)
+    }
+
     const fn session(&self) -> Session {
         (self.producer, self.epoch)
     }
@@ -181,16 +186,12 @@ impl Lane {
                 return None;
             }
             LaneEffect::Refuse { ticket, index, reason } => {
-                let wall = ctx.wall(slots.daemon);
-                self.machine.amend(ticket, |batch| {
-                    let fault = Fault::poison("refused_by_log", reason);
-                    let why = Rejection { stage: "lane".into(), step: None, fault, attempts: 1, incarnation: 1 };
-                    let source = &batch.records[index as usize];
-                    let made = letter(&letter_spec(), ticket.assignment.partition, source, &why, wall);
-                    let at = batch.letters.partition_point(|(of, _)| *of < index);
-                    batch.letters.insert(at, (index, made));
-                    batch.outcomes[index as usize] = Outcome::Rejected(Box::new(why));
-                });
+                let (wall, mutant, mut fits) = (ctx.wall(slots.daemon), ctx.mutant, true);
+                self.machine.amend(ticket, |batch| fits = refuse(batch, index, reason, wall, mutant));
+                if !fits {
+                    ctx.saw("lane: gave up over a letter");
+                    self.failed = true;
+                }
                 return None;
             }
             LaneEffect::PositionMismatch(ticket, position) => {
@@ -280,7 +281,13 @@ impl Lane {
                     self.produced.push((batch.ticket, index));
                     let code = record.header("__bulkhead.errors.code").map_or(&[][..], |code| &code[..]);
                     let code = String::from_utf8_lossy(code).into_owned();
-                    ctx.broker.produce(self.session(), Item::Letter(id_of(record), code))?;
+                    let id = id_of_letter(record);
+                    let refuses = match ctx.broker.source.fate(id) {
+                        Fate::Bulky => record.header(TRUNCATED_HEADER).is_none(),
+                        Fate::Unwanted => ctx.hurt,
+                        _ => false,
+                    };
+                    self.send(Item::Letter(id, code), refuses, ctx)?;
                 }
                 let records = match outcome {
                     Outcome::Emitted(records) => &records[..],
@@ -297,7 +304,13 @@ impl Lane {
     }
 
     fn emit(&mut self, id: Id, ctx: &mut Ctx) -> Result<(), LaneFault> {
-        if ctx.broker.source.fate(id) == Fate::Refused {
+        let refuses = ctx.broker.source.fate(id).is_refused();
+        self.send(Item::Output(id), refuses, ctx)
+    }
+
+    /// Sends the record that was noted last. A refusal is told at once or with the commit.
+    fn send(&mut self, item: Item, refuses: bool, ctx: &mut Ctx) -> Result<(), LaneFault> {
+        if refuses {
             let index = self.produced.len() - 1;
             if ctx.rng.per_mille(500) {
                 return Err(self.refusal(index));
@@ -308,7 +321,7 @@ impl Lane {
             // It never arrives, nor does what is behind it.
             return Ok(());
         }
-        ctx.broker.produce(self.session(), Item::Output(id))
+        ctx.broker.produce(self.session(), item)
     }
 
     fn refusal(&self, index: usize) -> LaneFault {
@@ -322,6 +335,26 @@ impl Lane {
             slots.settle(batch.ticket.assignment, batch.ticket.seq, batch.end());
         }
     }
+}
+
+/// A result that is refused becomes a dead letter, a letter that is refused is cut. False where nothing of it can go.
+fn refuse(batch: &mut Batch, index: u32, reason: String, wall: WallMs, mutant: Mutant) -> bool {
+    if let Some((_, letter)) = batch.letters.iter_mut().find(|(of, _)| *of == index) {
+        let fits = cut(letter);
+        if !fits && mutant == Mutant::DroppedLetter {
+            batch.letters.retain(|(of, _)| *of != index);
+            return true;
+        }
+        return fits;
+    }
+    let fault = Fault::poison("refused_by_log", reason);
+    let why = Rejection { stage: "lane".into(), step: None, fault, attempts: 1, incarnation: 1 };
+    let source = &batch.records[index as usize];
+    let made = letter(&letter_spec(), batch.ticket.assignment.partition, source, &why, wall);
+    let at = batch.letters.partition_point(|(of, _)| *of < index);
+    batch.letters.insert(at, (index, made));
+    batch.outcomes[index as usize] = Outcome::Rejected(Box::new(why));
+    true
 }
 
 fn saw_fault(fault: &LaneFault, ctx: &mut Ctx) {

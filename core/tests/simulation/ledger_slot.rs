@@ -22,6 +22,7 @@ pub(crate) struct LedgerSlot {
     pub(crate) committed: VecDeque<Vec<Segment>>,
     pub(crate) resync: bool,
     open: BTreeMap<BatchSeq, Vec<Claimed>>,
+    expired_below: SegmentSeq,
     pub(crate) head: Option<Head>,
 }
 
@@ -34,6 +35,7 @@ impl Default for LedgerSlot {
             committed: VecDeque::new(),
             resync: false,
             open: BTreeMap::new(),
+            expired_below: SegmentSeq(0),
             head: None,
         }
     }
@@ -82,11 +84,17 @@ impl LedgerSlot {
         if self.generation == head.generation && !self.resync {
             let known = self.head.filter(|known| known.generation == head.generation);
             let ahead = known.map_or(head.head.next, |known| known.head.next);
-            self.head = Some(Head { head: SegmentHead { next: ahead.max(head.head.next), ..head.head }, ..head });
+            let next = ahead.max(head.head.next);
+            let expired_below = self.expired_below.max(head.head.expired_below);
+            self.head = Some(Head { head: SegmentHead { next, expired_below }, ..head });
         }
     }
 
-    pub(crate) fn expire(&mut self, below: SegmentSeq) {
+    pub(crate) fn expire(&mut self, generation: Generation, below: SegmentSeq) {
+        if self.generation != generation {
+            return;
+        }
+        self.expired_below = self.expired_below.max(below);
         if let Some(known) = &mut self.head {
             known.head.expired_below = known.head.expired_below.max(below);
         }

@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use std::panic::catch_unwind;
 use world::run;
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 600;
 /// A mutant must be found within so many seeds.
 const MUTANT_SEEDS: u64 = 1_000;
 
@@ -137,6 +137,21 @@ fn verdicts_forgotten_with_their_worker_are_found() {
 #[test]
 fn a_lane_that_begins_anywhere_is_found() {
     println!("after {} seeds", found_after(Mutant::ForgottenOrder));
+}
+
+#[test]
+fn a_callback_forgotten_with_its_source_is_found() {
+    println!("after {} seeds", found_after(Mutant::ForgottenCallback));
+}
+
+#[test]
+fn expiry_by_each_owners_own_clock_is_found() {
+    println!("after {} seeds", found_after(Mutant::OwnClock));
+}
+
+#[test]
+fn a_dead_letter_left_out_because_it_is_refused_is_found() {
+    println!("after {} seeds", found_after(Mutant::DroppedLetter));
 }
 
 #[test]

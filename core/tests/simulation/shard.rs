@@ -5,13 +5,13 @@ use crate::ledger_slot::Head;
 use crate::slots::Slots;
 use crate::source_log::claimer;
 use bulkhead_core::audit::Delivery;
-use bulkhead_core::ids::{Assignment, Generation, LoanId, Offset, Partition, Position, Ticket};
+use bulkhead_core::ids::{Assignment, Generation, LoanId, Offset, Partition, Position, SegmentSeq, Ticket};
 use bulkhead_core::ledger::{
-    Claimed, Effect, Event, Open, Placed, PositionCheck, Shard, ShardSpec, Standing, Start, settle,
+    Claimed, Effect, Entry, Event, Open, Placed, PositionCheck, Recorded, Shard, ShardSpec, Standing, Start, settle,
 };
 use bulkhead_core::link::{Borrower, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
-use bulkhead_core::time::Now;
+use bulkhead_core::time::{Now, WallMs};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl ShardActor {
         let start = if restarted { Start::Restarted(open) } else { Start::Assigned };
         let spec = ShardSpec {
             partition: self.partition,
-            ttl: Duration::from_secs(3_600),
+            ttl: ctx.ttl,
             keys_max: 10_000,
             check: match ctx.delivery {
                 Delivery::ExactlyOnce => PositionCheck::Exact,
@@ -168,12 +168,19 @@ impl Life {
                 }
             }
             Effect::Trim(below) => cache.retain(|seq, _| *seq >= below),
-            Effect::Ready { position, head } => {
+            Effect::Ready { position, mut head } => {
+                if ctx.mutant == Mutant::OwnClock {
+                    head.expired_below = SegmentSeq(0);
+                }
                 ctx.saw("shard: ready");
                 let generation = self.generation;
                 slots.partition(partition).ledger.ready(Head { generation, position, head });
             }
-            Effect::Expire(below) => slots.partition(partition).ledger.expire(below),
+            Effect::Expire(_) if ctx.mutant == Mutant::OwnClock => {}
+            Effect::Expire(below) => {
+                ctx.saw("shard: expired");
+                slots.partition(partition).ledger.expire(self.generation, below);
+            }
             Effect::Answer { ticket, standings } => self.answer(ticket, &standings, slots, ctx),
             Effect::Evicted(evicted) => ctx.broke(format!("ledger {partition}: there was room: {evicted:?}")),
             Effect::Anomaly(anomaly) => ctx.broke(format!("ledger {partition}: {anomaly}")),
@@ -190,7 +197,11 @@ impl Life {
                 Standing::Conflict(_) => "claim: conflict",
             });
         }
-        let ledger = &mut slots.partition(ticket.assignment.partition).ledger;
+        let (partition, wall) = (ticket.assignment.partition, ctx.wall(slots.daemon));
+        for (claimed, _) in claims.iter().zip(standings).filter(|(_, standing)| **standing == Standing::Fresh) {
+            see_expired(partition, claimed, wall, ctx);
+        }
+        let ledger = &mut slots.partition(partition).ledger;
         let fresh = claims.iter().zip(standings).filter(|(_, standing)| **standing == Standing::Fresh);
         ledger.answered(self.generation, ticket.seq, fresh.map(|(claimed, _)| *claimed).collect());
         let Some(LinkEffect::Release(batch)) = ledger.link.step(LinkEvent::Settle(loan), ctx.now).pop() else {
@@ -230,5 +241,19 @@ impl Life {
                 }
             }
         }
+    }
+}
+
+/// Notes where a key is fresh because it expired, and whether this owner's own clock says so, too.
+fn see_expired(partition: Partition, fresh: &Claimed, wall: WallMs, ctx: &mut Ctx) {
+    let done = |entry: &Entry| {
+        let same = entry.claim.key == fresh.claim.key && entry.offset < fresh.offset;
+        same && matches!(entry.recorded, Recorded::Emitted(_) | Recorded::Dropped)
+    };
+    let known = ctx.broker.recorded(partition).filter(|(_, entry)| done(entry)).last();
+    let Some(at) = known.map(|(segment, _)| segment.committed_at()) else { return };
+    ctx.saw("claim: fresh again, its key had expired");
+    if wall.0 - at.0 < ctx.ttl.as_millis() as i64 {
+        ctx.saw("claim: expired by another owner's clock");
     }
 }

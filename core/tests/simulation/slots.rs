@@ -13,7 +13,7 @@ use bulkhead_core::link::{Link, LinkEvent};
 use bulkhead_core::machine::Machine;
 use bulkhead_core::record::SourceRecord;
 use bulkhead_core::retry::RetryPolicy;
-use bulkhead_core::source::SourceMachine;
+use bulkhead_core::source::{SourceEffect, SourceMachine};
 use bulkhead_core::stage::{StageEvent, StageLink};
 use bulkhead_core::trial::Patience;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,7 +54,7 @@ impl Gate {
         self.open == Some(generation) && self.committing.is_some()
     }
 
-    fn fence(&mut self, generation: Generation) {
+    pub(crate) fn fence(&mut self, generation: Generation) {
         self.open = self.open.filter(|open| *open != generation);
     }
 }
@@ -89,6 +89,8 @@ pub(crate) struct Slots {
     pub(crate) daemon: usize,
     pub(crate) process: u64,
     pub(crate) source: SourceMachine,
+    /// What the group told and the source has not done yet.
+    pub(crate) rebalance: VecDeque<SourceEffect>,
     pub(crate) begins: VecDeque<(Assignment, Position)>,
     pub(crate) starting: BTreeSet<Partition>,
     pub(crate) partitions: Vec<PartitionSlot>,
@@ -125,6 +127,7 @@ impl Slots {
             daemon,
             process,
             source: SourceMachine::default(),
+            rebalance: VecDeque::new(),
             begins: VecDeque::new(),
             starting: BTreeSet::new(),
             partitions: (0..PARTITIONS).map(|_| PartitionSlot::default()).collect(),

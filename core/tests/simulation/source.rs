@@ -1,16 +1,15 @@
 //! The source's actor: serves the group, starts and stops partitions, fetches. Never goes on while a fence waits.
 
-use crate::ctx::Ctx;
+use crate::ctx::{Ctx, Mutant};
 use crate::group::Served;
 use crate::slots::Slots;
 use bulkhead_core::ids::{Assignment, Partition, Position};
 use bulkhead_core::machine::Machine;
 use bulkhead_core::source::{SourceEffect, SourceEvent};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-/// What the listener was told, and how far it is with it.
+/// What the listener was told; what it has to do about it lies in its slot.
 struct Callback {
-    effects: VecDeque<SourceEffect>,
     revoked: Vec<Partition>,
     lost: bool,
 }
@@ -21,26 +20,51 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Whether a callback is under way: it is ended before anything else.
+    /// Whether a callback is under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.callback.is_some()
+    }
+
+    /// It dies. In the middle of a callback the group takes this for its end: no gate may be open then that was to be
+    /// fenced; the rest is the next incarnation's.
+    pub(crate) fn kill(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
+        let Some(Callback { revoked, lost }) = self.callback.take() else { return ctx.saw("source: killed") };
+        let rest = if slots.rebalance.is_empty() {
+            "source: killed at the end of a callback"
+        } else {
+            "source: killed in a callback"
+        };
+        ctx.saw(rest);
+        if ctx.mutant == Mutant::ForgottenCallback {
+            slots.rebalance.clear();
+        }
+        for effect in slots.rebalance.clone() {
+            if let SourceEffect::Fence(over) = effect {
+                slots.partition(over.partition).gate.fence(over.generation);
+            }
+        }
+        ctx.broker.group.gave_up(slots.daemon, &mut ctx.clients[slots.daemon], &revoked, lost);
     }
 
     /// Says which partitions' actors are to stop.
     pub(crate) fn turn(&mut self, slots: &mut Slots, ctx: &mut Ctx) -> BTreeSet<Partition> {
         let mut stops = BTreeSet::new();
-        if let Some(callback) = self.callback.take() {
-            self.callback = go_on(callback, slots, ctx, &mut stops);
+        if self.callback.is_some() || !slots.rebalance.is_empty() {
+            self.go_on(slots, ctx, &mut stops);
         } else if ctx.fault("source: client dead", 2) {
-            let effects = slots.source.step(SourceEvent::ClientDead, ctx.now).into();
             let revoked = ctx.clients[slots.daemon].told.keys().copied().collect();
-            self.callback = Some(Callback { effects, revoked, lost: true });
+            self.begin(SourceEvent::ClientDead, revoked, true, slots, ctx);
         } else if let Some((assignment, position)) = slots.begins.pop_front() {
             begin(assignment, position, slots, ctx);
         } else {
             self.poll(slots, ctx);
         }
         stops
+    }
+
+    fn begin(&mut self, event: SourceEvent, revoked: Vec<Partition>, lost: bool, slots: &mut Slots, ctx: &Ctx) {
+        slots.rebalance.extend(slots.source.step(event, ctx.now));
+        self.callback = Some(Callback { revoked, lost });
     }
 
     fn poll(&mut self, slots: &mut Slots, ctx: &mut Ctx) {
@@ -57,48 +81,43 @@ impl Source {
                 (SourceEvent::Revoked(partitions.clone()), partitions, lost)
             }
         };
-        let effects = slots.source.step(event, ctx.now).into();
-        self.callback = Some(Callback { effects, revoked, lost });
+        self.begin(event, revoked, lost, slots, ctx);
     }
-}
 
-fn go_on(
-    mut callback: Callback,
-    slots: &mut Slots,
-    ctx: &mut Ctx,
-    stops: &mut BTreeSet<Partition>,
-) -> Option<Callback> {
-    match callback.effects.front() {
-        Some(SourceEffect::Start(assignment)) => {
-            ctx.saw("source: start");
-            slots.open(*assignment);
-            slots.starting.insert(assignment.partition);
-        }
-        Some(SourceEffect::Fence(over)) => {
-            if !callback.lost && slots.fence_waits(*over, ctx) {
-                return Some(callback);
+    /// One effect a turn; what an earlier incarnation left is not waited for.
+    fn go_on(&mut self, slots: &mut Slots, ctx: &mut Ctx, stops: &mut BTreeSet<Partition>) {
+        let waits = self.callback.as_ref().is_some_and(|callback| !callback.lost);
+        match slots.rebalance.front().cloned() {
+            Some(SourceEffect::Start(assignment)) => {
+                ctx.saw("source: start");
+                slots.open(assignment);
+                slots.starting.insert(assignment.partition);
             }
-            ctx.saw("source: fence");
-            slots.fence(*over, ctx);
+            Some(SourceEffect::Fence(over)) => {
+                if waits && slots.fence_waits(over, ctx) {
+                    return;
+                }
+                ctx.saw("source: fence");
+                slots.fence(over, ctx);
+            }
+            Some(SourceEffect::Stop(partition)) => {
+                ctx.saw("source: stop");
+                slots.starting.remove(&partition);
+                stops.insert(partition);
+            }
+            Some(SourceEffect::Rejoin) => {
+                ctx.saw("source: rejoin");
+                ctx.clients[slots.daemon].member = None;
+            }
+            Some(SourceEffect::Seek(..) | SourceEffect::Deliver(_) | SourceEffect::Discard(_)) => {}
+            None => {
+                if let Some(Callback { revoked, lost }) = self.callback.take() {
+                    ctx.broker.group.gave_up(slots.daemon, &mut ctx.clients[slots.daemon], &revoked, lost);
+                }
+            }
         }
-        Some(SourceEffect::Stop(partition)) => {
-            ctx.saw("source: stop");
-            slots.starting.remove(partition);
-            stops.insert(*partition);
-        }
-        Some(SourceEffect::Rejoin) => {
-            ctx.saw("source: rejoin");
-            ctx.clients[slots.daemon].member = None;
-        }
-        Some(SourceEffect::Seek(..) | SourceEffect::Deliver(_) | SourceEffect::Discard(_)) => {}
-        None => {
-            let client = &mut ctx.clients[slots.daemon];
-            ctx.broker.group.gave_up(slots.daemon, client, &callback.revoked, callback.lost);
-            return None;
-        }
+        slots.rebalance.pop_front();
     }
-    callback.effects.pop_front();
-    Some(callback)
 }
 
 fn begin(assignment: Assignment, position: Position, slots: &mut Slots, ctx: &mut Ctx) {

@@ -3,12 +3,15 @@
 use crate::rng::Rng;
 use bulkhead_core::ids::{Offset, Partition};
 use bulkhead_core::ledger::{Claimer, KeySource};
+use bulkhead_core::letter::ERRORS_PREFIX;
 use bulkhead_core::record::{Header, ROUND_HEADER, Record, SourceRecord};
 use std::collections::BTreeMap;
 
 pub(crate) const PARTITIONS: usize = 3;
 const KEY: &str = "idempotency-key";
 const ID: &str = "id";
+/// How long a value is: long enough that cutting a letter shortens it.
+const VALUE: usize = 400;
 
 /// What a record does to those who work on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +27,18 @@ pub(crate) enum Fate {
     Transient,
     /// The log refuses its result for good.
     Refused,
+    /// The log refuses its result, and its dead letter until that is cut.
+    Bulky,
+    /// The log refuses its result, and its dead letter however short, until someone mends that.
+    Unwanted,
 }
 
 impl Fate {
+    /// Whether the log refuses its result.
+    pub(crate) fn is_refused(self) -> bool {
+        matches!(self, Self::Refused | Self::Bulky | Self::Unwanted)
+    }
+
     pub(crate) fn outputs(self) -> u32 {
         if let Self::Good(outputs) = self { outputs } else { 1 }
     }
@@ -58,8 +70,19 @@ pub(crate) fn id_of(record: &Record) -> Id {
     (Partition(partition.parse().expect("a number")), Offset(offset.parse().expect("a number")))
 }
 
+/// Whose dead letter this is, by the headers that no cut takes.
+pub(crate) fn id_of_letter(letter: &Record) -> Id {
+    let number = |name: &str| -> i64 {
+        let value = letter.header(&format!("{ERRORS_PREFIX}{name}")).expect("every letter says where it came from");
+        std::str::from_utf8(value).expect("headers are text").parse().expect("a number")
+    };
+    (Partition(number("partition") as i32), Offset(number("offset")))
+}
+
 impl SourceLog {
     pub(crate) fn draw(rng: &mut Rng) -> Self {
+        // Where the log wants no letter, a partition stands still: not everywhere.
+        let unwanted = rng.per_mille(200);
         let mut log = Self { records: Vec::new(), fates: BTreeMap::new(), arrived: vec![0; PARTITIONS] };
         for partition in partitions() {
             let mut keys: Vec<(u64, u64, u32)> = Vec::new();
@@ -74,8 +97,8 @@ impl SourceLog {
                     Header::new(KEY, key.to_string()),
                     Header::new(ROUND_HEADER, round.to_string()),
                 ];
-                let record = Record { value: Some(payload.to_string().into()), headers, ..Record::default() };
-                log.fates.insert((partition, Offset(offset)), draw_fate(rng));
+                let record = Record { value: Some(format!("{payload:0>VALUE$}").into()), headers, ..Record::default() };
+                log.fates.insert((partition, Offset(offset)), draw_fate(rng, unwanted));
                 records.push(SourceRecord { offset: Offset(offset), record });
                 offset += if rng.per_mille(100) { 2 } else { 1 };
             }
@@ -120,7 +143,7 @@ fn draw_key(rng: &mut Rng, keys: &mut Vec<(u64, u64, u32)>) -> (u64, u64, u32) {
     drawn
 }
 
-fn draw_fate(rng: &mut Rng) -> Fate {
+fn draw_fate(rng: &mut Rng, unwanted: bool) -> Fate {
     match rng.below(100) {
         0..62 => Fate::Good(1),
         62..68 => Fate::Good(2),
@@ -129,6 +152,9 @@ fn draw_fate(rng: &mut Rng) -> Fate {
         82..85 => Fate::Crasher,
         85..89 => Fate::Flaky,
         89..96 => Fate::Transient,
+        96..98 => Fate::Refused,
+        98 => Fate::Bulky,
+        _ if unwanted => Fate::Unwanted,
         _ => Fate::Refused,
     }
 }

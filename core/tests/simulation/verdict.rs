@@ -6,7 +6,7 @@ use crate::slots::CRASHES_MAX;
 use crate::source_log::{Fate, Id, claimer, partitions};
 use bulkhead_core::audit::{Delivery, Entry, Evidence, History, Sent, Violation, Visible, audit, not_a_prefix};
 use bulkhead_core::ids::{Offset, Partition, Position};
-use bulkhead_core::ledger::Recorded;
+use bulkhead_core::ledger::{Recorded, Segment};
 use bulkhead_core::record::SourceRecord;
 use std::collections::BTreeMap;
 
@@ -27,6 +27,7 @@ pub(crate) fn judge(ctx: &mut Ctx, seen: &[Visible<Id>]) {
         }
     }
     attempts(ctx);
+    expiry(ctx);
     for (topic, partition, common) in not_a_prefix(seen, &evidence.visible) {
         ctx.broke(format!("P2: {topic}/{partition} changed behind a reader at its outcome {common}"));
     }
@@ -38,7 +39,7 @@ pub(crate) fn judge(ctx: &mut Ctx, seen: &[Visible<Id>]) {
         let fate = ctx.broker.source.fate(id);
         let explained = match &*code {
             "poison" => fate == Fate::Poison,
-            "refused_by_log" => fate == Fate::Refused,
+            "refused_by_log" => fate.is_refused(),
             "crashed_worker" => ctx.culprits.get(&id).copied().unwrap_or_default() >= CRASHES_MAX,
             "conflict" => true,
             _ => false,
@@ -50,21 +51,56 @@ pub(crate) fn judge(ctx: &mut Ctx, seen: &[Visible<Id>]) {
 }
 
 /// At least once, an outcome may come behind those of later records that an attempt before had sent, where that attempt
-/// had decided otherwise of it: its result was refused since, a crash that befell its key did not come again, or another
-/// cut put its earlier round into a batch of its own.
+/// had decided otherwise of it: its result was refused since, a crash that befell its key did not come again, another cut
+/// put its earlier round into a batch of its own, or its key has expired.
 fn is_known(violation: &Violation<Id>, ctx: &mut Ctx) -> bool {
-    let Violation::OutOfOrder { source, offset, .. } = violation else { return false };
+    let (source, offset) = match violation {
+        Violation::KeyTwice { partition, first, second } => return has_expired(*partition, *first, *second, ctx),
+        Violation::OutOfOrder { source, offset, .. } => (source, offset),
+        _ => return false,
+    };
     let claim = |record: &SourceRecord| claimer().claim(*source, record);
     let records = &ctx.broker.source.records[source.0 as usize];
     let late = records.iter().find(|record| record.offset == *offset).map(claim);
-    let mut fellows = records.iter().filter(|record| Some(claim(record).key) == late.map(|claim| claim.key));
-    let fickle = |id: Id| ctx.broker.source.fate(id) == Fate::Refused || ctx.culprits.contains_key(&id);
-    let known = ctx.delivery == Delivery::AtLeastOnce
-        && fellows.any(|record| fickle((*source, record.offset)) || claim(record).round.0 > 0);
+    let fellows: Vec<_> =
+        records.iter().filter(|record| Some(claim(record).key) == late.map(|claim| claim.key)).collect();
+    let fickle = |id: Id| ctx.broker.source.fate(id).is_refused() || ctx.culprits.contains_key(&id);
+    let expires = fellows.len() > 1 && ctx.broker.recorded(*source).any(|(segment, _)| segment.expired_below().0 > 0);
+    let other = |record: &&SourceRecord| fickle((*source, record.offset)) || claim(record).round.0 > 0;
+    let known = ctx.delivery == Delivery::AtLeastOnce && (expires || fellows.iter().any(other));
     if known {
         ctx.saw("outcome: another one than before, so late");
     }
     known
+}
+
+/// A key counts no more where the ledger itself says so, not where an owner's clock did.
+fn has_expired(partition: Partition, first: Offset, second: Offset, ctx: &Ctx) -> bool {
+    let segment = |offset: Offset| {
+        ctx.broker.recorded(partition).find(|(_, entry)| entry.offset == offset).map(|(segment, _)| segment)
+    };
+    let (Some(first), Some(second)) = (segment(first), segment(second)) else { return false };
+    first.seq() < second.expired_below()
+}
+
+/// What was expired was as old as the TTL for the owner that expired it, and is not taken back.
+fn expiry(ctx: &mut Ctx) {
+    let mut wrong = Vec::new();
+    for partition in partitions().filter(|_| ctx.delivery == Delivery::ExactlyOnce) {
+        let placed = ctx.broker.ledger(partition, 0, usize::MAX);
+        let segments: Vec<_> = placed.iter().map(|placed| &placed.segment).collect();
+        for (before, segment) in segments.iter().zip(segments.iter().skip(1)) {
+            let (floor, horizon) = (segment.expired_below(), segment.committed_at().0 - ctx.ttl.as_millis() as i64);
+            let young = |old: &&&Segment| old.seq() < floor && old.committed_at().0 > horizon;
+            if floor < before.expired_below() {
+                wrong.push(format!("ledger {partition}: segment {} takes an expiry back", segment.seq()));
+            }
+            if floor > before.expired_below() && segments.iter().any(|old| young(&old)) {
+                wrong.push(format!("ledger {partition}: segment {} expires what still counts", segment.seq()));
+            }
+        }
+    }
+    wrong.into_iter().for_each(|what| ctx.broke(what));
 }
 
 /// P2 and P3, whatever is promised: an outcome is seen again only where an attempt that had sent it did not come to its end,
@@ -97,7 +133,7 @@ fn attempts(ctx: &mut Ctx) {
 fn explain(entry: &Entry, ctx: &mut Ctx) {
     let Some(fate) = ctx.broker.source.fates.get(&(entry.partition, entry.offset)).copied() else { return };
     let possible = match entry.recorded {
-        Recorded::Emitted(_) => !matches!(fate, Fate::Poison | Fate::Crasher | Fate::Refused),
+        Recorded::Emitted(_) => !matches!(fate, Fate::Poison | Fate::Crasher) && !fate.is_refused(),
         Recorded::Dropped => fate == Fate::Good(0),
         Recorded::Rejected | Recorded::Duplicate(_) | Recorded::Conflict(_) => true,
     };

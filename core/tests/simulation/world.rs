@@ -47,7 +47,9 @@ pub(crate) fn run(seed: u64, delivery: Delivery, mutant: Mutant) -> Run {
     let mut rng = Rng::new(seed);
     let source = SourceLog::draw(&mut rng);
     let gather = gather(&mut rng);
-    let skew_ms = (0..DAEMONS).map(|_| rng.below(200) as i64).collect();
+    let ttl = Duration::from_millis([3_600_000, 1_200, 300][rng.below(3)]);
+    let stops_above = rng.per_mille(300);
+    let skew_ms = (0..DAEMONS).map(|_| rng.below(3_000) as i64).collect();
     let ctx = Ctx {
         broker: Broker::new(source, DAEMONS, delivery),
         rng,
@@ -55,6 +57,8 @@ pub(crate) fn run(seed: u64, delivery: Delivery, mutant: Mutant) -> Run {
         mutant,
         gather,
         delivery,
+        ttl,
+        stops_above,
         skew_ms,
         hurt: true,
         seen: BTreeMap::new(),

@@ -65,7 +65,7 @@ impl Lane {
             Step::Drain | Step::Recorded if ctx.fault("commit: drains", 850) => return Ok(Some(commit)),
             Step::Drain if ctx.delivery == Delivery::AtLeastOnce => self.acknowledge_outputs(&commit, slots, ctx),
             Step::Drain => self.look(&commit.ends, slots, ctx).map(|member| Some(Step::Positions(member))),
-            Step::Positions(member) => self.send(&commit, member, ctx).map(|()| Some(Step::End)),
+            Step::Positions(member) => self.send_positions(&commit, member, ctx).map(|()| Some(Step::End)),
             Step::End => {
                 let ending = draw_ending(ctx);
                 let ended = ctx.broker.commit(self.session(), ending);
@@ -141,7 +141,7 @@ impl Lane {
         Ok(Some(Commit { step: Step::Drain, ..commit }))
     }
 
-    fn send(&mut self, commit: &Commit, member: Option<Metadata>, ctx: &mut Ctx) -> Result<(), LaneFault> {
+    fn send_positions(&mut self, commit: &Commit, member: Option<Metadata>, ctx: &mut Ctx) -> Result<(), LaneFault> {
         self.record(commit, ctx)?;
         if let Some(index) = self.refused.take() {
             return Err(self.refusal(index));
