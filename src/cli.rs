@@ -6,7 +6,7 @@ use crate::config::problem::Problem;
 use crate::config::text::Name;
 use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
-use crate::{connect, daemon, health, list, logging};
+use crate::{connect, daemon, health, list, logging, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -39,6 +39,9 @@ enum Command {
     List(ConfigArgs),
     /// Print the JSON Schema of the config files, or their reference page
     Schema(SchemaArgs),
+    /// Run the steps of one stage for the daemon that started this process
+    #[command(hide = true)]
+    Worker(WorkerArgs),
 }
 
 #[derive(Debug, Args)]
@@ -70,6 +73,9 @@ struct RunArgs {
     /// This daemon's name among those of the same pipelines (instance)
     #[arg(long, value_name = "NAME", env = "BULKHEAD_INSTANCE", value_parser = |name: &str| name.parse::<Name>())]
     instance: Option<Name>,
+    /// The program of isolated workers, for tests of what it may do wrong; else this one
+    #[arg(long, value_name = "FILE", env = "BULKHEAD_WORKER", hide = true)]
+    worker: Option<PathBuf>,
     /// How the console's lines look (log.format)
     #[arg(long, value_name = "FORMAT", env = "BULKHEAD_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -92,6 +98,19 @@ struct HealthArgs {
     /// Where the daemon serves operators
     #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_ADMIN", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+struct WorkerArgs {
+    /// The config directory, where relative paths of steps start
+    #[arg(long, value_name = "DIR")]
+    config: PathBuf,
+    /// The pipeline
+    #[arg(long, value_name = "NAME")]
+    pipeline: String,
+    /// The stage
+    #[arg(long, value_name = "NAME")]
+    stage: String,
 }
 
 #[derive(Debug, Args)]
@@ -126,6 +145,7 @@ pub fn main() -> Exit {
             Ok(config) => print(&list::list(&config)),
             Err(exit) => exit,
         },
+        Command::Worker(args) => worker::run(&args.config, &args.pipeline, &args.stage),
         Command::Schema(SchemaArgs { reference: true }) => print(&reference::markdown()),
         Command::Schema(SchemaArgs { reference: false }) => print(&schema::text()),
     }
@@ -137,6 +157,7 @@ fn run(args: RunArgs) -> Exit {
         data: args.data,
         listen: args.listen,
         admin: args.admin,
+        worker: args.worker,
         log_level: args.log_level,
         log_format: args.log_format,
         ..Overrides::default()

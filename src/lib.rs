@@ -14,3 +14,4 @@ pub mod list;
 pub mod logging;
 pub mod steps;
 pub mod vision;
+pub mod worker;

@@ -81,13 +81,29 @@ pub fn start(log: &Log, data_dir: &Path) -> io::Result<Logging> {
         layers.push(json(file));
     }
     tracing_subscriber::registry().with(layers).with(targets).try_init().map_err(io::Error::other)?;
+    log_panics();
+    Ok(logging)
+}
+
+/// Starts logging in a worker's process: to standard error, which the daemon reads, each line beginning with its level.
+///
+/// # Errors
+/// The level is none, or logging was started before.
+pub fn start_worker(level: &str) -> io::Result<()> {
+    let lines = layer().without_time().with_ansi(false).with_writer(io::stderr);
+    let targets = filter(level).map_err(io::Error::other)?;
+    tracing_subscriber::registry().with(lines).with(targets).try_init().map_err(io::Error::other)?;
+    log_panics();
+    Ok(())
+}
+
+fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
         let what = panic.payload_as_str().unwrap_or("no message");
         tracing::error!(target: "panic", thread = thread.name().unwrap_or("unnamed"), at, "{what}");
     }));
-    Ok(logging)
 }
 
 impl Logging {

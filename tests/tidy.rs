@@ -24,6 +24,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ort", &["src/vision/onnx"]),
     ("image", &["src/vision/decode/"]),
     ("fast_image_resize", &["src/vision/resample"]),
+    ("rustix", &["actors/src/worker/", "src/worker"]),
     ("actix", &["actors/src/supervisor", "actors/src/shell", "actors/src/pipeline"]),
     ("actix_web", &["src/gateway", "src/admin", "src/dashboard"]),
     ("actix_multipart", &["src/gateway"]),

@@ -11,3 +11,4 @@ pub mod results;
 pub mod shell;
 pub mod step;
 pub mod supervisor;
+pub mod worker;

@@ -128,6 +128,10 @@ metrics! {
     stage_restarts: Counter = Counter::default, ["pipeline", "stage", "reason"];
     /// Restarts of actors that are no stage's workers.
     actor_restarts: Counter = Counter::default, ["actor", "reason"];
+    /// Processes of isolated workers that ended without being told to, or had to be killed: SIGKILL, SIGSEGV, memory, hang, …
+    worker_process_ended: Counter = Counter::default, ["pipeline", "stage", "reason"];
+    /// Seconds from the start of an isolated worker's process until its steps were built.
+    worker_process_start_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
     /// Batches tried again after a fault that may pass.
     stage_retries: Counter = Counter::default, ["pipeline", "stage"];
     /// Seconds that a stage worked on one call: a batch, or several that were gathered.

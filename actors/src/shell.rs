@@ -57,7 +57,8 @@ struct Inner {
     word: watch::Sender<Word>,
     beats: AtomicU64,
     idle: AtomicBool,
-    hooks: Mutex<Vec<Hook>>,
+    /// What is called when the signal rises to this or past it.
+    hooks: Mutex<Vec<(Signal, Hook)>>,
     /// The lifelines of a supervisor's children.
     below: Mutex<Vec<Weak<Self>>>,
     census: Arc<Census>,
@@ -143,9 +144,17 @@ impl Lifeline {
     /// Calls `wake` whenever the signal rises, and at once if it already has; to wake a condition variable, say.
     /// It runs on another thread and must not block.
     pub fn on_signal(&self, wake: impl Fn() + Send + Sync + 'static) {
-        let wake: Hook = Arc::new(wake);
-        self.0.hooks.lock().push(Arc::clone(&wake));
-        if self.signal() > Signal::Run {
+        self.hook(Signal::Drain, Arc::new(wake));
+    }
+
+    /// As [`on_signal`](Self::on_signal), for a kill alone: to break off a call that would finish what it holds.
+    pub fn on_kill(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.hook(Signal::Kill, Arc::new(wake));
+    }
+
+    fn hook(&self, from: Signal, wake: Hook) {
+        self.0.hooks.lock().push((from, Arc::clone(&wake)));
+        if self.signal() >= from {
             call(&wake);
         }
     }
@@ -182,7 +191,7 @@ impl Lifeline {
         });
         if rose {
             let hooks = self.0.hooks.lock().clone();
-            hooks.iter().for_each(call);
+            hooks.iter().filter(|(from, _)| signal >= *from).for_each(|(_, hook)| call(hook));
         }
     }
 

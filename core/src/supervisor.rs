@@ -25,6 +25,8 @@ pub enum Exit {
     Failed(Fault),
     /// By a panic, with its message and place.
     Panicked(String),
+    /// By the death of the process that it worked through, with how that ended.
+    Crashed(String),
     /// Because it was told to, now.
     Killed,
     /// It gave no sign of life, or did not end when it was told to; its thread may live on, abandoned.
@@ -45,6 +47,7 @@ impl Exit {
             Self::Done => "done",
             Self::Failed(_) => "failed",
             Self::Panicked(_) => "panic",
+            Self::Crashed(_) => "crash",
             Self::Killed => "killed",
             Self::Hung => "hang",
         }
@@ -57,6 +60,7 @@ impl fmt::Display for Exit {
             Self::Done => f.write_str("done"),
             Self::Failed(fault) => write!(f, "{}: {fault}", fault.class.as_str()),
             Self::Panicked(message) => write!(f, "panic: {message}"),
+            Self::Crashed(message) => write!(f, "crash: {message}"),
             Self::Killed => f.write_str("killed"),
             Self::Hung => f.write_str("hung"),
         }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! frame   = "BW" version kind length:u32 checksum:u64 payload     (little-endian, checksum = XXH3-64 of the payload)
-//! worker:  Start · (Work Row…)…            child:  Ready | Failed | Panicked · (Ended… | Failed | Panicked)…
+//! worker:  Start · (Row… Work)…            child:  Ready | Failed | Panicked · (Ended… | Failed | Panicked)…
 //! ```
 //! A payload is at most as long as both sides agreed on, so no bytes make a reader take more memory than that.
 
@@ -27,10 +27,10 @@ const VERSION: u8 = 1;
 pub enum Message {
     /// To the child, first: what it builds its steps from.
     Start(Bytes),
-    /// To the child: so many rows follow; run the steps over them.
-    Work(u32),
     /// To the child: a source record, as the records that earlier stages made of it.
     Row(Emitted),
+    /// To the child: run the steps over the rows said since the last time; there are so many.
+    Work(u32),
     /// From the child: its steps are built.
     Ready,
     /// From the child: what became of a row; one for each, in their order.

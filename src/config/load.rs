@@ -47,7 +47,7 @@ impl super::Config {
         problems.dedup();
         match loaded {
             Some(loaded) if problems.iter().all(|problem| problem.is_warning) => {
-                Ok((loaded.config(dir, options.chaos), problems))
+                Ok((loaded.config(dir, options), problems))
             }
             _ => Err(problems),
         }
@@ -165,10 +165,11 @@ fn read(path: &Path) -> Result<String, String> {
 
 impl Loaded {
     /// The checked config. It has no problem.
-    fn config(self, dir: &Path, chaos: bool) -> Config {
+    fn config(self, dir: &Path, options: &Options<'_>) -> Config {
         let (_, daemon) = self.daemon;
         let resolve = |(_, file)| Pipeline::resolve(file, &daemon.http);
         let pipelines = self.pipelines.into_iter().map(resolve).collect();
-        Config { dir: dir.to_owned(), chaos, pipelines, daemon }
+        let worker = options.overrides.worker.clone();
+        Config { dir: dir.to_owned(), chaos: options.chaos, worker, pipelines, daemon }
     }
 }

@@ -54,6 +54,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `--admin`
     pub admin: Option<SocketAddr>,
+    /// `--worker`
+    pub worker: Option<PathBuf>,
     /// `--kafka`
     pub brokers: Option<String>,
     /// `--log-level`
@@ -90,6 +92,8 @@ pub struct Config {
     pub daemon: daemon::Daemon,
     /// Whether steps and requests may break things on purpose (`--chaos`).
     pub chaos: bool,
+    /// The program of isolated workers, where it is not this one (`--worker`).
+    pub worker: Option<PathBuf>,
     /// The pipelines, by file name.
     pub pipelines: Vec<Pipeline>,
 }

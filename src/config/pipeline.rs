@@ -278,7 +278,7 @@ pub enum OnFailure {
 }
 
 /// A compartment: one kind of supervised worker with its own link and restart budget.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Its name: in metrics, `/actors` and dead letters.
@@ -297,9 +297,20 @@ pub struct Stage {
     /// How long a call may take before its worker counts as hung and is replaced.
     #[serde(default = "timeout")]
     pub timeout: Period,
-    /// What a worker shares with the others.
-    #[serde(default)]
-    pub isolation: Isolation,
+    /// What a worker shares with the others. Absent: `"process"` where a step runs native code (`classify`), else
+    /// `"thread"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+    /// How much memory a worker's process may take, beside its program and mapped files; at the limit it ends and is
+    /// replaced. Absent: as much as there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_max: Option<Size>,
+    /// How large a record, and what a worker's process makes of it, may be; a larger one is rejected.
+    #[serde(default = "frame_max")]
+    pub frame_max: Size,
+    /// How long a worker's process may take to build its steps, e.g. to load a model.
+    #[serde(default = "start_timeout")]
+    pub start_timeout: Period,
     /// How transient failures are tried again.
     #[serde(default)]
     pub retry: Retry,
@@ -322,6 +333,14 @@ const fn one() -> u32 {
 
 const fn timeout() -> Period {
     Period::secs(30)
+}
+
+const fn frame_max() -> Size {
+    Size::mib(64)
+}
+
+const fn start_timeout() -> Period {
+    Period::secs(60)
 }
 
 const fn crashes_max() -> u32 {
@@ -348,15 +367,22 @@ const fn gather_wait() -> Period {
     Period::ms(5)
 }
 
+impl Stage {
+    /// Whether each of its workers has a process of its own.
+    #[must_use]
+    pub fn is_isolated(&self) -> bool {
+        let native = || self.steps.iter().any(StepConfig::is_native);
+        self.isolation.map_or_else(native, |isolation| isolation == Isolation::Process)
+    }
+}
+
 /// What a worker shares with the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Isolation {
     /// The process: a panic costs the worker, native code that crashes costs the daemon.
-    #[default]
     Thread,
-    /// Nothing: native code that crashes costs the worker.
-    #[schemars(extend("x-not-yet" = true))]
+    /// Nothing: its steps run in a process of their own, and native code that crashes costs the worker.
     Process,
 }
 

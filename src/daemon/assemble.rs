@@ -2,11 +2,13 @@
 
 use crate::config::text::KeyFrom;
 use crate::config::{Config, Pipeline, daemon, pipeline};
+use crate::worker::Start;
 use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog, Membership};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::{
     DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
 };
+use bulkhead_actors::worker::ProcessSpec;
 use bulkhead_core::cut::CutLimits;
 use bulkhead_core::gather::Gather;
 use bulkhead_core::lane::LaneLimits;
@@ -14,7 +16,8 @@ use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
 use bulkhead_core::partition::PartitionLimits;
 use bulkhead_core::retry::RetryPolicy;
-use std::path::Path;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +33,9 @@ const LETTER_BYTES_MAX: usize = 1_000_000;
 const ROUNDS_MAX: u32 = 5;
 /// How long ledger topics keep segments beyond the keys' time to live.
 const LEDGER_MARGIN: Duration = Duration::from_secs(24 * 3_600);
+
+/// Where runs of chaos steps are counted, over all processes: in the data directory.
+pub(super) const CHAOS_RUNS: &str = "chaos-runs";
 
 /// The log of the brokers that the config names.
 pub(super) fn kafka(config: &Config, instance: &str) -> Result<Arc<dyn Log>, String> {
@@ -152,6 +158,7 @@ fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &P
         workers: stage.workers,
         steps,
         gather: gather(stage.batch),
+        process: stage.is_isolated().then(|| process(config, pipeline, stage, data)).transpose()?,
         timeout: stage.timeout.0,
         crashes_max: stage.crashes_max,
         retry: RetryPolicy {
@@ -169,6 +176,35 @@ fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &P
 
 fn gather(batch: Option<pipeline::StageBatch>) -> Gather {
     batch.map_or(Gather::OFF, |batch| Gather { records_max: batch.max, wait: batch.wait.0 })
+}
+
+/// The process of a worker's own: this program, which is there even where its file was replaced.
+fn process(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &Path) -> Result<ProcessSpec, String> {
+    let start = Start {
+        stage: stage.clone(),
+        chaos: config.chaos,
+        chaos_runs: config.chaos.then(|| data.join(CHAOS_RUNS)),
+        onnxruntime: config.daemon.onnxruntime.library.clone(),
+        log_level: config.daemon.log.level.clone(),
+    };
+    let start = serde_json::to_vec(&start).map_err(|why| format!("stage {} cannot be told: {why}", stage.name))?;
+    let args: [&OsStr; 7] = [
+        "worker".as_ref(),
+        "--config".as_ref(),
+        config.dir.as_ref(),
+        "--pipeline".as_ref(),
+        pipeline.name.0.as_ref(),
+        "--stage".as_ref(),
+        stage.name.0.as_ref(),
+    ];
+    Ok(ProcessSpec {
+        program: config.worker.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe")),
+        name: "bulkhead".into(),
+        args: args.into_iter().map(OsStr::to_owned).collect(),
+        start: start.into(),
+        start_timeout: stage.start_timeout.0,
+        frame_bytes_max: stage.frame_max.bytes(),
+    })
 }
 
 /// The topics of a pipeline, as they are created where they do not exist.

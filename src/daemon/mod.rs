@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::exit::Exit;
 use crate::logging;
+use crate::steps::chaos;
 use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
 use bulkhead_actors::log::Log;
 use std::net::{SocketAddr, TcpListener};
@@ -75,6 +76,10 @@ fn refuse(why: &str) -> Exit {
 }
 
 fn open(config: Config, data: DataDir) -> Result<Opened, String> {
+    if config.chaos {
+        count_chaos(data.path())
+            .map_err(|why| format!("{} in {}: {why}", assemble::CHAOS_RUNS, data.path().display()))?;
+    }
     let instance = data.instance(config.daemon.instance.as_ref()).map_err(|why| why.to_string())?.0;
     let http = bind("http.listen (--listen)", config.daemon.http.listen)?;
     let admin = bind("admin.listen (--admin)", config.daemon.admin.listen)?;
@@ -82,6 +87,13 @@ fn open(config: Config, data: DataDir) -> Result<Opened, String> {
     let opened = Opened { config, data, instance, log, http, admin };
     tell_addresses(&opened).map_err(|why| format!("{RUN_FILE} in {}: {why}", opened.data.path().display()))?;
     Ok(opened)
+}
+
+/// Counts runs of chaos steps from nothing, those in workers' processes too.
+fn count_chaos(data: &Path) -> std::io::Result<()> {
+    let path = data.join(assemble::CHAOS_RUNS);
+    std::fs::write(&path, "")?;
+    chaos::count_in(&path)
 }
 
 fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, String> {

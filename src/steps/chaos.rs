@@ -3,29 +3,25 @@
 //! otherwise.
 
 use super::StepContext;
+use super::chaos_runs::count;
+pub use super::chaos_runs::{RECORDS_COUNTED_MAX, Runs, count_in, runs};
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::record::{ID_HEADER, Record};
 use bulkhead_core::verdict::Verdict;
-use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 /// The step's name.
 pub const NAME: &str = "chaos";
-/// How many records are counted, over all chaos steps; further ones are only added up.
-pub const RECORDS_COUNTED_MAX: usize = 1_000_000;
 /// How many bytes of a record's id, key or payload name it.
 const NAME_BYTES_MAX: usize = 128;
 
-static RUNS: Mutex<Runs> = Mutex::new(Runs { steps: BTreeMap::new(), counted: 0, uncounted: 0 });
-
 /// `{ chaos = {} }`: records with the header fail as its value says, all others pass. The value is `panic`, `hang`,
-/// `abort` (the process), `error` (transient), `poison`, `fatal` or `slow:MS`; `:N` after it limits it to the record's
-/// first N runs.
+/// `spin` (a hang that computes), `abort` (the process), `grow:MIB` (takes so much memory), `error` (transient), `poison`,
+/// `fatal` or `slow:MS`; `:N` after it limits it to the record's first N runs.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChaosConfig {
@@ -54,23 +50,6 @@ impl ChaosConfig {
     }
 }
 
-/// How often records were run.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Runs {
-    /// By the step's label: by the record's id (else its key, else its payload): how often.
-    pub steps: BTreeMap<String, BTreeMap<String, u32>>,
-    /// How many records those are.
-    pub counted: usize,
-    /// Runs of records that came after [`RECORDS_COUNTED_MAX`] others.
-    pub uncounted: u64,
-}
-
-/// How often each record was run by chaos steps of this process so far.
-#[must_use]
-pub fn runs() -> Runs {
-    RUNS.lock().clone()
-}
-
 /// Builds the step.
 #[derive(Debug)]
 pub struct ChaosFactory {
@@ -93,7 +72,9 @@ struct Wish {
 enum Act {
     Panic,
     Hang,
+    Spin,
     Abort,
+    Grow(usize),
     Error,
     Poison,
     Fatal,
@@ -109,7 +90,12 @@ impl FromStr for Wish {
         let act = match words.next() {
             Some("panic") => Act::Panic,
             Some("hang") => Act::Hang,
+            Some("spin") => Act::Spin,
             Some("abort") => Act::Abort,
+            Some("grow") => {
+                let mib = words.next().ok_or_else(|| format!("{text} names no MiB: grow:512"))?;
+                Act::Grow(number(mib)? as usize)
+            }
             Some("error") => Act::Error,
             Some("poison") => Act::Poison,
             Some("fatal") => Act::Fatal,
@@ -117,7 +103,11 @@ impl FromStr for Wish {
                 let ms = words.next().ok_or_else(|| format!("{text} names no milliseconds: slow:250"))?;
                 Act::Slow(Duration::from_millis(number(ms)?.into()))
             }
-            _ => return Err(format!("{text} is none of panic, hang, abort, error, poison, fatal, slow:MS")),
+            _ => {
+                return Err(format!(
+                    "{text} is none of panic, hang, spin, abort, grow:MIB, error, poison, fatal, slow:MS"
+                ));
+            }
         };
         let runs_max = words.next().map_or(Ok(u32::MAX), number)?;
         match words.next() {
@@ -146,7 +136,7 @@ impl Step for Chaos {
 impl Chaos {
     /// Counts the run, then does what the record asks for. The run counts even where it does not end.
     fn one(&self, record: &Record) -> Result<Verdict, Fault> {
-        let run = count(&self.config.label, &name_of(record));
+        let run = count(&self.config.label, &name_of(record)).map_err(|why| Fault::fatal("chaos_uncounted", why))?;
         let Some(wish) = record.header(&self.config.header) else {
             return Ok(Verdict::one(record.clone()));
         };
@@ -162,7 +152,15 @@ impl Chaos {
             Act::Hang => loop {
                 std::thread::park();
             },
+            Act::Spin => loop {
+                std::hint::spin_loop();
+            },
             Act::Abort => std::process::abort(),
+            Act::Grow(mib) => {
+                // Written to, so that it is memory and not only a promise of it.
+                let taken: Vec<Vec<u8>> = (0..mib).map(|_| vec![1; 1 << 20]).collect();
+                Ok(Verdict::one(record.clone())).inspect(|_| drop(std::hint::black_box(taken)))
+            }
             Act::Error => Err(Fault::transient("chaos_error", format_args!("the record asked for it (run {run})"))),
             Act::Fatal => Err(Fault::fatal("chaos_fatal", format_args!("the record asked for it (run {run})"))),
             Act::Poison => Ok(Verdict::Reject(Fault::poison("chaos_poison", "the record asked for it"))),
@@ -177,22 +175,6 @@ impl Chaos {
 fn name_of(record: &Record) -> String {
     let bytes = record.header(ID_HEADER).or(record.key.as_ref()).map_or(record.payload(), |bytes| &bytes[..]);
     String::from_utf8_lossy(&bytes[..bytes.len().min(NAME_BYTES_MAX)]).into_owned()
-}
-
-/// Counts a run of a record and says which of its runs it is, from 1 (always 1 for a record that came past the limit).
-fn count(label: &str, record: &str) -> u32 {
-    let mut runs = RUNS.lock();
-    if let Some(known) = runs.steps.get_mut(label).and_then(|records| records.get_mut(record)) {
-        *known = known.saturating_add(1);
-        return *known;
-    }
-    if runs.counted == RECORDS_COUNTED_MAX {
-        runs.uncounted += 1;
-        return 1;
-    }
-    runs.counted += 1;
-    runs.steps.entry(label.to_owned()).or_default().insert(record.to_owned(), 1);
-    1
 }
 
 #[cfg(test)]

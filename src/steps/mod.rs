@@ -2,17 +2,19 @@
 //! Never runs a step: workers do.
 
 pub mod chaos;
+mod chaos_runs;
 pub mod classify;
 pub mod pass;
 
 use bulkhead_actors::step::StepFactory;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One step of a stage: its name and its own settings.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// One step of a stage: its name and its own settings, which reach a worker's process as they are serialized: a
+/// [`crate::config::secret::Secret`] among them would arrive hidden.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepConfig {
     /// Names what a picture shows, by an ONNX model.
@@ -43,6 +45,12 @@ impl StepConfig {
             Self::Pass(_) => pass::NAME,
             Self::Chaos(_) => chaos::NAME,
         }
+    }
+
+    /// Whether the step runs native code that can take the process down.
+    #[must_use]
+    pub const fn is_native(&self) -> bool {
+        matches!(self, Self::Classify(_))
     }
 
     /// Everything that is wrong with the step's settings, each as one sentence that says what would be right; empty

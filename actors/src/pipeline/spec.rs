@@ -2,6 +2,7 @@
 
 use crate::log::{Delivery, TopicSpec};
 use crate::step::StepFactory;
+use crate::worker::ProcessSpec;
 use bulkhead_core::gather::Gather;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
@@ -108,6 +109,8 @@ pub struct StageSpec {
     pub steps: Vec<Arc<dyn StepFactory>>,
     /// How many batches, of any partitions, one call of its steps works on.
     pub gather: Gather,
+    /// Where each worker has a process of its own for them; `None`: they run on its thread.
+    pub process: Option<ProcessSpec>,
     /// A worker that is silent for longer over a batch is replaced.
     pub timeout: Duration,
     /// A record that crashed its worker this often is poison.

@@ -4,7 +4,7 @@
 use super::journal::Line;
 use super::slots::Slots;
 use super::spec::StageSpec;
-use super::steps::{Halt, Portion, StepRun};
+use super::steps::{Gone, Halt, Portion, StageRun};
 use super::wake::Slot;
 use crate::shell::Lifeline;
 use bulkhead_core::fault::{Fault, FaultClass};
@@ -15,6 +15,7 @@ use bulkhead_core::supervisor::{Charge, Exit, Signal};
 use bulkhead_core::trial::Mode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 /// One place for a worker in a stage; it outlives the incarnations that fill it.
 #[derive(Clone)]
@@ -22,6 +23,8 @@ pub(crate) struct Seat {
     pub(crate) slots: Arc<Slots>,
     pub(crate) stage: usize,
     pub(crate) borrower: Borrower,
+    /// The process that its steps run in; 0 where they run in the daemon's.
+    pub(crate) pid: Arc<AtomicU32>,
 }
 
 /// Counts a worker as ready for as long as it lives, however it ends.
@@ -58,9 +61,9 @@ impl Seat {
     pub(crate) fn run(&self, lifeline: &Lifeline) -> Exit {
         // Loading a model may take longer than a batch may.
         lifeline.idle();
-        let mut run = match StepRun::build(self.spec(), lifeline.incarnation()) {
+        let mut run = match self.build(lifeline) {
             Ok(run) => run,
-            Err(fault) => return Exit::Failed(fault),
+            Err(halt) => return self.exit(halt),
         };
         let line = match Line::open(&self.spec().journal, self.borrower.0) {
             Ok(line) => line,
@@ -72,43 +75,84 @@ impl Seat {
         });
         let _ready = Ready::new(&self.slots.ready_workers[self.stage]);
         loop {
-            let call = match self.borrow(lifeline) {
+            let call = match self.borrow(lifeline, &mut run) {
                 Ok(call) => call,
-                Err(Signal::Kill) => return Exit::Killed,
-                Err(_) => return Exit::Done,
+                Err(halt) => return self.exit(halt),
             };
             lifeline.beat();
             line.holds(call.iter().map(|work| &*work.batch), None);
             let worked = self.work(lifeline, &mut run, &call, &line);
             line.clear();
-            if let Err(fault) = worked {
-                return Exit::Failed(fault);
+            if let Err(halt) = worked {
+                return self.exit(halt);
             }
         }
     }
 
+    /// Builds the steps, in a process of their own where the stage wants it.
+    fn build(&self, lifeline: &Lifeline) -> Result<StageRun, Halt> {
+        let (timer, seat) = (Instant::now(), self.clone());
+        let over = move || seat.slot().wake();
+        let run = StageRun::build(self.spec(), &self.slots.spec.name, self.borrower.0, lifeline, over)?;
+        if let Some(pid) = run.pid() {
+            let labels = [&*self.slots.spec.name, &*self.spec().name];
+            self.slots.metrics.worker_process_start_seconds.with(labels).observe(timer.elapsed().as_secs_f64());
+            self.pid.store(pid, Ordering::Release);
+        }
+        Ok(run)
+    }
+
+    /// How the incarnation ends for this.
+    fn exit(&self, halt: Halt) -> Exit {
+        match halt {
+            Halt::Stopped => Exit::Done,
+            Halt::Fault(fault) => Exit::Failed(fault),
+            Halt::Gone(Gone { exit, died }) => {
+                if let Some(reason) = died {
+                    self.count_process(reason);
+                }
+                exit
+            }
+        }
+    }
+
+    fn count_process(&self, reason: &str) {
+        let labels = [&*self.slots.spec.name, &*self.spec().name, reason];
+        self.slots.metrics.worker_process_ended.with(labels).inc();
+    }
+
     /// Waits for work, at least one batch. Batches on which there is nothing to do pass through here.
-    fn borrow(&self, lifeline: &Lifeline) -> Result<Vec<Work>, Signal> {
+    fn borrow(&self, lifeline: &Lifeline, run: &mut StageRun) -> Result<Vec<Work>, Halt> {
         lifeline.idle();
         loop {
             let now = || lifeline.clock().now();
             let effects = self.slot().wait_for(lifeline, |link| {
+                if !run.is_alive() {
+                    return Ok(Vec::new());
+                }
                 let effects = link.step(StageEvent::Ask(self.borrower), now());
                 match effects.last() {
                     Some(StageEffect::Idle(until)) if effects.len() == 1 => Err(*until),
                     _ => Ok(effects),
                 }
+            });
+            let effects = effects.map_err(|signal| match signal {
+                Signal::Kill => Halt::Gone(Exit::Killed.into()),
+                Signal::Run | Signal::Drain => Halt::Stopped,
             })?;
             let call = self.perform(effects);
             if !call.is_empty() {
                 return Ok(call);
             }
+            if !run.is_alive() {
+                return Err(run.found_dead());
+            }
         }
     }
 
     /// Runs the steps and answers for each batch. An error ends this incarnation.
-    fn work(&self, lifeline: &Lifeline, run: &mut StepRun, call: &[Work], line: &Line) -> Result<(), Fault> {
-        let timer = std::time::Instant::now();
+    fn work(&self, lifeline: &Lifeline, run: &mut StageRun, call: &[Work], line: &Line) -> Result<(), Halt> {
+        let timer = Instant::now();
         let answered = match call {
             [work] if work.mode == Mode::Single => self.one_by_one(lifeline, run, work, line),
             _ => together(run, call),
@@ -121,7 +165,7 @@ impl Seat {
             Err(Halt::Fault(fault)) if fault.class == FaultClass::Transient => {
                 call.iter().for_each(|work| self.defer(lifeline, work, &fault));
             }
-            Err(Halt::Fault(fault)) => return Err(fault),
+            Err(halt) => return Err(halt),
         }
         Ok(())
     }
@@ -141,7 +185,7 @@ impl Seat {
     fn one_by_one(
         &self,
         lifeline: &Lifeline,
-        run: &mut StepRun,
+        run: &mut StageRun,
         work: &Work,
         line: &Line,
     ) -> Result<Vec<StageEvent>, Halt> {
@@ -200,12 +244,17 @@ impl Seat {
     pub(crate) fn down(&self, incarnation: u32, exit: &Exit) -> Charge {
         let crash = match exit {
             Exit::Panicked(message) => Some(format!("panic: {message}")),
+            Exit::Crashed(message) => Some(message.clone()),
             Exit::Hung => Some(format!("no answer within {:?}", self.spec().timeout)),
             Exit::Done | Exit::Killed | Exit::Failed(_) => None,
         };
         let crashed = crash.is_some();
         let labels = [&*self.slots.spec.name, &*self.spec().name, exit.label()];
         self.slots.metrics.stage_restarts.with(labels).inc();
+        self.pid.store(0, Ordering::Release);
+        if self.spec().process.is_some() && matches!(exit, Exit::Hung | Exit::Panicked(_)) {
+            self.count_process(exit.label());
+        }
         let mut link = self.slot().lock();
         let held = link.held_by(self.borrower);
         let effects =
@@ -223,7 +272,7 @@ impl Seat {
 }
 
 /// One call over all records of these batches, an answer for each.
-fn together(run: &mut StepRun, call: &[Work]) -> Result<Vec<StageEvent>, Halt> {
+fn together(run: &mut StageRun, call: &[Work]) -> Result<Vec<StageEvent>, Halt> {
     let portions: Vec<Portion<'_>> = call.iter().map(Portion::all).collect();
     let outcomes = run.run(&portions)?;
     Ok(call.iter().zip(outcomes).map(|(work, outcomes)| StageEvent::Done(work.loan, outcomes)).collect())

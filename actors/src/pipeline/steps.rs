@@ -1,13 +1,13 @@
-//! Runs a stage's steps back to back over the records of one call. Never decides what a fault leads to.
+//! A stage's steps over portions of batches, on the worker's own thread or in its child process: records in, outcomes
+//! out. Never decides what a fault leads to.
 
 use super::spec::StageSpec;
-use crate::step::Step;
+use crate::shell::{Exit, Lifeline};
+use crate::worker::{self, Master, Process, StepRun};
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
-use bulkhead_core::fault::{Fault, FaultClass};
-use bulkhead_core::ids::Incarnation;
-use bulkhead_core::record::Record;
+use bulkhead_core::fault::Fault;
 use bulkhead_core::stage::Work;
-use bulkhead_core::verdict::{Emitted, Verdict};
+use bulkhead_core::verdict::{Emitted, Ended};
 use std::sync::Arc;
 
 /// Why there is no answer for a batch.
@@ -17,19 +17,47 @@ pub(crate) enum Halt {
     Stopped,
     /// The batch as a whole failed.
     Fault(Fault),
+    /// The steps are gone, and the worker with them.
+    Gone(Gone),
 }
 
-struct Named {
-    name: Arc<str>,
-    step: Box<dyn Step>,
+/// How the steps went.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    /// The worker's exit.
+    pub(crate) exit: Exit,
+    /// Where its process died: why, as a metric's label.
+    pub(crate) died: Option<&'static str>,
 }
 
-/// The steps of one incarnation.
-pub(crate) struct StepRun {
+impl From<Exit> for Gone {
+    fn from(exit: Exit) -> Self {
+        Self { exit, died: None }
+    }
+}
+
+impl From<worker::Halt> for Halt {
+    fn from(halt: worker::Halt) -> Self {
+        Self::Gone(match halt {
+            worker::Halt::Fault(fault) => return Self::Fault(fault),
+            worker::Halt::Panicked(message) => Exit::Panicked(message).into(),
+            worker::Halt::Killed => Exit::Killed.into(),
+            worker::Halt::Died(death) => Gone { exit: Exit::Crashed(death.message), died: Some(death.reason) },
+        })
+    }
+}
+
+/// The steps of one incarnation of a worker.
+pub(crate) struct StageRun {
     stage: Arc<str>,
-    emit_max: usize,
+    names: Vec<Arc<str>>,
     incarnation: u32,
-    steps: Vec<Named>,
+    place: Place,
+}
+
+enum Place {
+    Here(StepRun),
+    Away(Process),
 }
 
 /// What a call is to work on: these records of a batch.
@@ -47,113 +75,85 @@ impl<'work> Portion<'work> {
         Self { batch: &work.batch, todo: &work.todo, attempt: work.attempt }
     }
 
-    fn rows(self) -> impl Iterator<Item = Row> {
-        self.todo.iter().map(move |index| Row::new(self.batch, *index, self.attempt))
-    }
-}
-
-/// A source record on its way through the steps.
-struct Row {
-    index: u32,
-    attempt: u32,
-    /// What it is now; what came of it once `ended` is set does not matter.
-    records: Emitted,
-    ended: Option<Outcome>,
-}
-
-impl StepRun {
-    /// Fresh steps.
-    pub(crate) fn build(spec: &StageSpec, incarnation: Incarnation) -> Result<Self, Fault> {
-        let named =
-            spec.steps.iter().map(|factory| Ok(Named { name: Arc::from(factory.name()), step: factory.build()? }));
-        let steps = named.collect::<Result<_, Fault>>()?;
-        Ok(Self { stage: Arc::clone(&spec.name), emit_max: spec.emit_max, incarnation: incarnation.0, steps })
-    }
-
-    /// Runs all steps over the records of all portions, each step over all that are left; the outcomes of each portion.
-    pub(crate) fn run(&mut self, portions: &[Portion<'_>]) -> Result<Vec<Vec<(u32, Outcome)>>, Halt> {
-        let mut rows: Vec<Row> = portions.iter().flat_map(|portion| portion.rows()).collect();
-        for position in 0..self.steps.len() {
-            self.run_step(position, &mut rows)?;
-        }
-        let mut outcomes = rows.into_iter().map(|row| (row.index, row.ended.unwrap_or(Outcome::Emitted(row.records))));
-        Ok(portions.iter().map(|portion| outcomes.by_ref().take(portion.todo.len()).collect()).collect())
-    }
-
-    fn run_step(&mut self, position: usize, rows: &mut [Row]) -> Result<(), Halt> {
-        let named = &mut self.steps[position];
-        let mut inputs: Vec<Record> = Vec::with_capacity(rows.len());
-        let mut counts = Vec::with_capacity(rows.len());
-        for row in rows.iter_mut() {
-            let before = inputs.len();
-            if row.ended.is_none() {
-                inputs.extend(std::mem::take(&mut row.records));
-            }
-            counts.push(inputs.len() - before);
-        }
-        if inputs.is_empty() {
-            return Ok(());
-        }
-        let verdicts = named.step.run(&inputs).map_err(Halt::Fault)?;
-        if verdicts.len() != inputs.len() {
-            let message =
-                format!("step {} answered {} verdicts for {} records", named.name, verdicts.len(), inputs.len());
-            return Err(Halt::Fault(Fault::fatal("step_contract", message)));
-        }
-        let mut verdicts = verdicts.into_iter();
-        let place =
-            Place { stage: &self.stage, step: &named.name, emit_max: self.emit_max, incarnation: self.incarnation };
-        for (row, count) in rows.iter_mut().zip(counts) {
-            row.take(verdicts.by_ref().take(count), &place);
-        }
-        Ok(())
-    }
-}
-
-/// Where a verdict is given.
-struct Place<'run> {
-    stage: &'run Arc<str>,
-    step: &'run Arc<str>,
-    emit_max: usize,
-    incarnation: u32,
-}
-
-impl Row {
-    fn new(batch: &Batch, index: u32, attempt: u32) -> Self {
-        let records = match &batch.outcomes[index as usize] {
+    /// The records, each as what earlier stages made of it.
+    fn rows(self) -> impl Iterator<Item = Emitted> {
+        self.todo.iter().map(move |index| match &self.batch.outcomes[*index as usize] {
             Outcome::Emitted(records) => records.clone(),
-            _ => Emitted::from_buf([batch.records[index as usize].record.clone()]),
+            _ => Emitted::from_buf([self.batch.records[*index as usize].record.clone()]),
+        })
+    }
+}
+
+impl StageRun {
+    /// Fresh steps. `over` is called when a process that they run in has died.
+    pub(crate) fn build(
+        spec: &StageSpec,
+        pipeline: &Arc<str>,
+        worker: u32,
+        lifeline: &Lifeline,
+        over: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Halt> {
+        let (stage, incarnation) = (Arc::clone(&spec.name), lifeline.incarnation().0);
+        let place = match &spec.process {
+            None => Place::Here(StepRun::build(&spec.steps, spec.emit_max).map_err(Halt::Fault)?),
+            Some(process) => {
+                let (pipeline, stage, steps) = (Arc::clone(pipeline), Arc::clone(&stage), spec.steps.len());
+                let master = Master { pipeline, stage, worker, steps };
+                Place::Away(Process::start(process, &master, lifeline, over)?)
+            }
         };
-        Self { index, attempt, records, ended: None }
+        let names = spec.steps.iter().map(|step| Arc::from(step.name())).collect();
+        Ok(Self { stage, names, incarnation, place })
     }
 
-    /// What the step said of the records that this source record had become: one rejection rejects it whole.
-    fn take(&mut self, verdicts: impl Iterator<Item = Verdict>, place: &Place<'_>) {
-        let (mut dropped, mut answered) = (None, false);
-        for verdict in verdicts {
-            answered = true;
-            match verdict {
-                Verdict::Emit(records) => self.records.extend(records),
-                Verdict::Drop(reason) => dropped = Some(reason),
-                Verdict::Reject(fault) => {
-                    self.reject(fault, place);
-                    return;
-                }
+    /// The process that the steps run in, where it is not the daemon's.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match &self.place {
+            Place::Here(_) => None,
+            Place::Away(process) => Some(process.pid()),
+        }
+    }
+
+    /// Whether the steps can be used.
+    pub(crate) fn is_alive(&self) -> bool {
+        match &self.place {
+            Place::Here(_) => true,
+            Place::Away(process) => process.is_alive(),
+        }
+    }
+
+    /// How steps ended that are not alive and had nothing to do.
+    pub(crate) fn found_dead(&mut self) -> Halt {
+        match &mut self.place {
+            Place::Here(_) => Halt::Stopped,
+            Place::Away(process) => process.found_dead().into(),
+        }
+    }
+
+    /// Runs all steps over the records of all portions in one go; the outcomes of each portion.
+    pub(crate) fn run(&mut self, portions: &[Portion<'_>]) -> Result<Vec<Vec<(u32, Outcome)>>, Halt> {
+        let rows = portions.iter().flat_map(|portion| portion.rows()).collect();
+        let ended = match &mut self.place {
+            Place::Here(run) => run.run(rows).map_err(Halt::Fault)?,
+            Place::Away(process) => process.run(rows)?,
+        };
+        let mut ended = ended.into_iter();
+        let outcomes = portions.iter().map(|portion| {
+            let indices = portion.todo.iter().copied();
+            indices.zip(ended.by_ref()).map(|(index, ended)| (index, self.outcome(ended, portion.attempt))).collect()
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn outcome(&self, ended: Ended, attempts: u32) -> Outcome {
+        match ended {
+            Ended::Emitted(records) => Outcome::Emitted(records),
+            Ended::Dropped(reason) => Outcome::Dropped(reason),
+            Ended::Rejected { step, fault } => {
+                let step = step.and_then(|step| self.names.get(usize::try_from(step).ok()?)).map(Arc::clone);
+                let (stage, incarnation) = (Arc::clone(&self.stage), self.incarnation);
+                Outcome::Rejected(Box::new(Rejection { stage, step, fault, attempts, incarnation }))
             }
         }
-        if self.records.len() > place.emit_max {
-            let message = format!("became {} records, emit_max is {}", self.records.len(), place.emit_max);
-            self.reject(Fault::poison("too_many_records", message), place);
-        } else if answered && self.records.is_empty() {
-            self.ended = Some(Outcome::Dropped(dropped.unwrap_or_else(|| "emitted nothing".to_owned())));
-        }
-    }
-
-    fn reject(&mut self, fault: Fault, place: &Place<'_>) {
-        debug_assert_ne!(fault.class, FaultClass::Fatal, "a stage's own fault is no verdict on a record");
-        let (stage, step) = (Arc::clone(place.stage), Some(Arc::clone(place.step)));
-        let (attempts, incarnation) = (self.attempt, place.incarnation);
-        self.records = Emitted::new();
-        self.ended = Some(Outcome::Rejected(Box::new(Rejection { stage, step, fault, attempts, incarnation })));
     }
 }

@@ -25,6 +25,7 @@ use bulkhead_core::link::Borrower;
 use bulkhead_core::supervisor::SupervisorState;
 use serde_json::json;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a part without work of its own may take to stop.
@@ -135,7 +136,8 @@ fn stage_supervisor(slots: &Arc<Slots>, stage: usize) -> ChildSpec {
 }
 
 fn worker_spec(slots: &Arc<Slots>, stage: usize, stage_spec: &StageSpec, worker: u32) -> ChildSpec {
-    let seat = Seat { slots: Arc::clone(slots), stage, borrower: Borrower(worker) };
+    let pid = Arc::new(AtomicU32::new(0));
+    let seat = Seat { slots: Arc::clone(slots), stage, borrower: Borrower(worker), pid: Arc::clone(&pid) };
     let down = seat.clone();
     let mut spec = ChildSpec::body(format!("worker-{worker}"), move |_| {
         let seat = seat.clone();
@@ -144,6 +146,12 @@ fn worker_spec(slots: &Arc<Slots>, stage: usize, stage_spec: &StageSpec, worker:
     spec.heartbeat = Some(stage_spec.timeout);
     spec.shutdown = STOP;
     spec.on_exit = Box::new(move |incarnation, exit| down.down(incarnation.0, exit));
+    if stage_spec.process.is_some() {
+        spec.observe = Some(Arc::new(move || match pid.load(Ordering::Acquire) {
+            0 => json!({ "pid": null }),
+            pid => json!({ "pid": pid }),
+        }));
+    }
     spec
 }
 

@@ -109,7 +109,7 @@ async fn watch_root(root: RootHandle, mut inbox: mpsc::UnboundedReceiver<Report>
         Some(Exit::Done) => RootExit::Drained,
         Some(Exit::Killed) => RootExit::Killed,
         Some(Exit::Failed(fault)) => RootExit::Failed(fault),
-        Some(Exit::Panicked(message)) => RootExit::Panicked(message),
+        Some(Exit::Panicked(message) | Exit::Crashed(message)) => RootExit::Panicked(message),
         Some(Exit::Hung) | None => RootExit::Panicked("the root's actor fell".to_owned()),
     };
     root.env.registry.remove(&root.path);

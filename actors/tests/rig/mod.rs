@@ -164,6 +164,7 @@ fn spec(plan: &Plan, probe: Probe, cache: &std::path::Path) -> PipelineSpec {
             workers: plan.workers,
             steps: vec![Arc::new(ProbeFactory(Arc::new(probe)))],
             gather: Gather::OFF,
+            process: None,
             timeout: plan.timeout,
             crashes_max: 3,
             retry: RetryPolicy { initial: Duration::from_millis(1), ..RetryPolicy::default() },

@@ -12,6 +12,10 @@ use std::time::Duration;
 const DRAIN_MIN: Duration = Duration::from_millis(1_500);
 /// Where few records come, each of them waits that long.
 const GATHER_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Bounds of what crosses to a worker's process at once, in bytes.
+const FRAME: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+/// What a process takes before its steps are built, and then some, in bytes.
+const MEMORY_MIN: u64 = 32 << 20;
 
 pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, context: StepContext<'_>) {
     topics(at, file);
@@ -128,10 +132,27 @@ fn check_stage(at: &mut At<'_>, path: &str, stage: &Stage, context: StepContext<
     if retry.initial.0 > retry.max.0 {
         at.at(&format!("{path}.retry.max"), format_args!("must be at least retry.initial ({})", retry.initial));
     }
+    process(at, path, stage);
     for (index, step) in stage.steps.iter().enumerate() {
         let path = format!("{path}.steps[{index}].{}", step.name());
         for why in step.check(context) {
             at.at(&path, why);
         }
+    }
+}
+
+/// What concerns a worker's process.
+fn process(at: &mut At<'_>, path: &str, stage: &Stage) {
+    at.some(&format!("{path}.start_timeout"), stage.start_timeout);
+    if !FRAME.contains(&stage.frame_max.0) {
+        at.at(&format!("{path}.frame_max"), "must be \"1MiB\" to \"1GiB\"");
+    }
+    let path = format!("{path}.memory_max");
+    match stage.memory_max {
+        Some(_) if !stage.is_isolated() => {
+            at.at(&path, "limits a worker's process, and this stage's workers are threads; isolation = \"process\" gives them one");
+        }
+        Some(most) if most.0 < MEMORY_MIN => at.at(&path, "must be at least \"32MiB\", or no worker would start"),
+        _ => {}
     }
 }

@@ -1,0 +1,101 @@
+//! Runs a stage's steps back to back over rows: source records as what they have become so far. In the worker's thread or
+//! in its child process alike. Never knows a batch, and never decides what a fault leads to.
+
+use crate::step::{Step, StepFactory};
+use bulkhead_core::fault::{Fault, FaultClass};
+use bulkhead_core::record::Record;
+use bulkhead_core::verdict::{Emitted, Ended, Verdict};
+use std::sync::Arc;
+
+struct Named {
+    name: Arc<str>,
+    step: Box<dyn Step>,
+}
+
+/// The steps of one incarnation.
+pub(crate) struct StepRun {
+    emit_max: usize,
+    steps: Vec<Named>,
+}
+
+/// A source record on its way through the steps.
+struct Row {
+    /// What it is now; what came of it once `ended` is set does not matter.
+    records: Emitted,
+    ended: Option<Ended>,
+}
+
+impl StepRun {
+    /// Fresh steps.
+    pub(crate) fn build(factories: &[Arc<dyn StepFactory>], emit_max: usize) -> Result<Self, Fault> {
+        let named = factories.iter().map(|f| Ok(Named { name: Arc::from(f.name()), step: f.build()? }));
+        Ok(Self { emit_max, steps: named.collect::<Result<_, Fault>>()? })
+    }
+
+    /// Runs all steps over the rows, each step over all that are left; what became of each row, in their order.
+    pub(crate) fn run(&mut self, rows: Vec<Emitted>) -> Result<Vec<Ended>, Fault> {
+        let mut rows: Vec<Row> = rows.into_iter().map(|records| Row { records, ended: None }).collect();
+        for position in 0..self.steps.len() {
+            self.run_step(position, &mut rows)?;
+        }
+        Ok(rows.into_iter().map(|row| row.ended.unwrap_or(Ended::Emitted(row.records))).collect())
+    }
+
+    fn run_step(&mut self, position: usize, rows: &mut [Row]) -> Result<(), Fault> {
+        let named = &mut self.steps[position];
+        let mut inputs: Vec<Record> = Vec::with_capacity(rows.len());
+        let mut counts = Vec::with_capacity(rows.len());
+        for row in rows.iter_mut() {
+            let before = inputs.len();
+            if row.ended.is_none() {
+                inputs.extend(std::mem::take(&mut row.records));
+            }
+            counts.push(inputs.len() - before);
+        }
+        if inputs.is_empty() {
+            return Ok(());
+        }
+        let verdicts = named.step.run(&inputs)?;
+        if verdicts.len() != inputs.len() {
+            let message =
+                format!("step {} answered {} verdicts for {} records", named.name, verdicts.len(), inputs.len());
+            return Err(Fault::fatal("step_contract", message));
+        }
+        let mut verdicts = verdicts.into_iter();
+        let step = u32::try_from(position).unwrap_or(u32::MAX);
+        for (row, count) in rows.iter_mut().zip(counts) {
+            row.take(verdicts.by_ref().take(count), step, self.emit_max);
+        }
+        Ok(())
+    }
+}
+
+impl Row {
+    /// What the step said of the records that this source record had become: one rejection rejects it whole.
+    fn take(&mut self, verdicts: impl Iterator<Item = Verdict>, step: u32, emit_max: usize) {
+        let (mut dropped, mut answered) = (None, false);
+        for verdict in verdicts {
+            answered = true;
+            match verdict {
+                Verdict::Emit(records) => self.records.extend(records),
+                Verdict::Drop(reason) => dropped = Some(reason),
+                Verdict::Reject(fault) => {
+                    self.reject(fault, step);
+                    return;
+                }
+            }
+        }
+        if self.records.len() > emit_max {
+            let message = format!("became {} records, emit_max is {emit_max}", self.records.len());
+            self.reject(Fault::poison("too_many_records", message), step);
+        } else if answered && self.records.is_empty() {
+            self.ended = Some(Ended::Dropped(dropped.unwrap_or_else(|| "emitted nothing".to_owned())));
+        }
+    }
+
+    fn reject(&mut self, fault: Fault, step: u32) {
+        debug_assert_ne!(fault.class, FaultClass::Fatal, "a stage's own fault is no verdict on a record");
+        self.records = Emitted::new();
+        self.ended = Some(Ended::Rejected { step: Some(step), fault });
+    }
+}
