@@ -1,5 +1,6 @@
 //! Holds a config against the log it names: reachable, and the topics as the config says. Never changes anything there.
 
+use crate::config::route::RouteKind;
 use crate::config::{Config, Pipeline};
 use bulkhead_actors::log::{Log, LogError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ const PING: Duration = Duration::from_secs(10);
 pub struct Findings {
     /// What would keep a pipeline from running.
     pub problems: Vec<String>,
-    /// What will be done at the first start.
+    /// What will be done at the first start, and what will be refused though the config allows it.
     pub notes: Vec<String>,
 }
 
@@ -26,6 +27,7 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
         return findings;
     }
     for pipeline in &config.pipelines {
+        bodies(log, pipeline, &mut findings);
         for (topic, partitions, is_fixed) in topics(pipeline) {
             match log.topic(&topic) {
                 Ok(Some(info)) if is_fixed && info.partitions != partitions => findings.problems.push(format!(
@@ -43,6 +45,25 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
         }
     }
     findings
+}
+
+/// Whether the source topic takes what its routes do.
+fn bodies(log: &dyn Log, pipeline: &Pipeline, findings: &mut Findings) {
+    let topic = &pipeline.source.topic.0;
+    // What cannot be asked is told where the topic itself is looked at.
+    let Ok(Some(_)) = log.topic(topic) else { return };
+    let Ok(takes) = log.record_bytes_max(topic) else { return };
+    for route in &pipeline.routes {
+        if let RouteKind::Produce(produce) = &route.does
+            && produce.body_max.bytes() > takes
+        {
+            findings.notes.push(format!(
+                "note: pipeline {}: topic {topic} takes records of {takes} bytes, route {} bodies of {}: those between are \
+                 answered with 413; raise the topic's max.message.bytes, or lower body_max",
+                pipeline.name, route.path, produce.body_max
+            ));
+        }
+    }
 }
 
 /// A pipeline's topics, the partitions they get, and whether they must have as many.

@@ -53,6 +53,7 @@ fn one(pipeline: &Pipeline, text: &mut String) -> std::fmt::Result {
 
 fn route(route: &Route, text: &mut String) -> std::fmt::Result {
     let does = match &route.does {
+        RouteKind::Events(events) => format!("news of {} by {{{}}}", events.pipeline, events.variable),
         RouteKind::Results(results) => format!("results of {} by {{{}}}", results.pipeline, results.variable),
         RouteKind::Produce(produce) => {
             let content = match &produce.content {

@@ -37,12 +37,18 @@ const LEVELS: [(&str, LevelFilter); 6] = [
 /// The running log. Lines that wait are written when it is dropped.
 #[derive(Debug)]
 pub struct Logging {
-    dropped: Vec<ErrorCounter>,
-    failed: Arc<AtomicU64>,
+    losses: Losses,
     _writers: Vec<WorkerGuard>,
 }
 
-impl Logging {
+/// What a running log lost so far.
+#[derive(Clone, Debug, Default)]
+pub struct Losses {
+    dropped: Vec<ErrorCounter>,
+    failed: Arc<AtomicU64>,
+}
+
+impl Losses {
     /// How many lines were dropped because too many waited, console and file together.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
@@ -62,7 +68,7 @@ impl Logging {
 /// The file cannot be opened, or logging was started before.
 pub fn start(log: &Log, data_dir: &Path) -> io::Result<Logging> {
     let targets = filter(&log.level).map_err(io::Error::other)?;
-    let mut logging = Logging { dropped: Vec::new(), failed: Arc::default(), _writers: Vec::new() };
+    let mut logging = Logging { losses: Losses::default(), _writers: Vec::new() };
     let builder = || {
         let lines = usize::try_from(log.file.lines_waiting_max).unwrap_or(usize::MAX);
         NonBlockingBuilder::default().lossy(true).buffered_lines_limit(lines)
@@ -75,7 +81,8 @@ pub fn start(log: &Log, data_dir: &Path) -> io::Result<Logging> {
     }];
     if log.file.enabled {
         let path = data_dir.join(FILE);
-        let file = RotatingFile::open(path, log.file.bytes_max.0, log.file.files_max, Arc::clone(&logging.failed))?;
+        let file =
+            RotatingFile::open(path, log.file.bytes_max.0, log.file.files_max, Arc::clone(&logging.losses.failed))?;
         let (file, guard) = builder().thread_name("log-file").finish(file);
         logging.keep(&file, guard);
         layers.push(json(file));
@@ -107,8 +114,14 @@ fn log_panics() {
 }
 
 impl Logging {
+    /// What it lost so far; the handle outlives it.
+    #[must_use]
+    pub fn losses(&self) -> Losses {
+        self.losses.clone()
+    }
+
     fn keep(&mut self, writer: &NonBlocking, guard: WorkerGuard) {
-        self.dropped.push(writer.error_counter());
+        self.losses.dropped.push(writer.error_counter());
         self._writers.push(guard);
     }
 }

@@ -66,6 +66,11 @@ pub trait Log: Send + Sync {
     /// The topic as it is, `None` where it does not exist.
     fn topic(&self, name: &str) -> Result<Option<TopicInfo>, LogError>;
 
+    /// The largest record that the topic takes, in the bytes of [`Record::size`]; asks where that can be asked.
+    fn record_bytes_max(&self, topic: &str) -> Result<usize, LogError> {
+        Ok(self.producer()?.record_bytes_max(topic))
+    }
+
     /// Creates the topics that do not exist and waits until they can be used; those that exist are left as they are.
     fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError>;
 
@@ -213,8 +218,8 @@ pub trait Publisher: Send {
     fn abort(&mut self) -> Result<(), PublishError>;
     /// The group's committed positions, stable ones; `None` where there is none.
     fn committed(&mut self, partitions: &[Partition]) -> Result<Vec<Option<Position>>, PublishError>;
-    /// The largest record that the log takes, in the bytes of [`Record::size`].
-    fn record_bytes_max(&self) -> usize;
+    /// The largest record that the topic takes, in the bytes of [`Record::size`], as far as that is known without asking.
+    fn record_bytes_max(&self, topic: &str) -> usize;
 }
 
 /// Sends single records, each acknowledged by itself.

@@ -190,6 +190,13 @@ metrics! {
     http_request_duration_seconds: Histogram = seconds_histogram, ["route"];
     /// Requests that are being answered.
     http_in_flight: Gauge = Gauge::default, [];
+    /// Requests that wait for a job to end, streams of events among them.
+    http_waiting: Gauge = Gauge::default, [];
+
+    /// Log lines that were dropped because too many waited to be written.
+    log_lines_dropped: Counter = Counter::default, [];
+    /// Log lines that the log file did not take.
+    log_lines_failed: Counter = Counter::default, [];
 }
 
 impl Default for Metrics {

@@ -21,6 +21,8 @@ pub mod link;
 pub mod machine;
 pub mod partition;
 pub mod partitioner;
+pub mod prefer;
+pub mod rate;
 pub mod record;
 pub mod restart;
 pub mod retry;

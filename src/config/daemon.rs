@@ -79,13 +79,32 @@ pub struct Http {
     /// Address and port; port 0 takes a free one. Flag: `--listen`.
     #[schemars(with = "String", extend("format" = "address"))]
     pub listen: SocketAddr,
-    /// The largest request body that is accepted, where a route sets no other.
+    /// The largest request body that is accepted, where a route sets no other. Topics that the daemon creates take records
+    /// of this size.
     pub body_max: Size,
-    /// How long a client may take to send a request, and how long an idle connection stays open.
-    pub timeout: Period,
-    /// How many requests are worked on at once; more are answered with 503 and `Retry-After`.
+    /// How many bytes of bodies are held at once, until the log has their records; more are answered with 503 and
+    /// `Retry-After` before they are read.
+    pub bodies_max: Size,
+    /// How many parts a `multipart/form-data` body has at most.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub parts_max: u32,
+    /// How long a client may take to send a request's head.
+    pub head_timeout: Period,
+    /// How long a client may take to send a body.
+    pub body_timeout: Period,
+    /// How long a connection may be without a request; then it is cut. Reading the last answer counts.
+    pub idle_timeout: Period,
+    /// How long the log may take to acknowledge a record; then 503: whether it was stored is not known.
+    pub ack_timeout: Period,
+    /// How many connections are open at once; more wait to be accepted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub connections_max: u32,
+    /// How many requests bring records at once; more are answered with 503 and `Retry-After` before they are read.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_max: u32,
+    /// How often one client may bring records; more is answered with 429 and `Retry-After`. Absent: as often as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<RateSection>,
     /// How many idempotency keys a gateway remembers by itself, from a request's acceptance until its job has ended; at the
     /// limit the oldest is left to the ledger, which knows it for as long as `ledger.ttl`.
     #[schemars(range(min = 1, max = 100_000_000))]
@@ -94,6 +113,17 @@ pub struct Http {
     /// request without it is refused. Whatever authenticates clients must set it. Absent: there is one tenant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_header: Option<HeaderName>,
+    /// How long an answer waits for a job at most, where a route sets no other: by `Prefer: wait=SECONDS` or
+    /// `reply = "result"`.
+    pub wait_max: Period,
+    /// How many requests wait for jobs at once, streams of events among them: further waits are answered with what is known,
+    /// further streams with 503.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub waiting_max: u32,
+    /// After how long a silent stream of events says that it is there.
+    pub heartbeat: Period,
+    /// How long a stream of events lasts at most; a browser comes again by itself and misses nothing.
+    pub stream_max: Period,
 }
 
 impl Default for Http {
@@ -101,12 +131,44 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             body_max: Size::mib(16),
-            timeout: Period::secs(30),
+            bodies_max: Size::mib(256),
+            parts_max: 8,
+            head_timeout: Period::secs(5),
+            body_timeout: Period::secs(30),
+            idle_timeout: Period::secs(30),
+            ack_timeout: Period::secs(10),
+            connections_max: 4_096,
             requests_max: 1_024,
+            rate: None,
             keys_max: 100_000,
             tenant_header: None,
+            wait_max: Period::secs(30),
+            waiting_max: 1_024,
+            heartbeat: Period::secs(15),
+            stream_max: Period::secs(600),
         }
     }
+}
+
+/// How often one client may bring records: a tenant, where there are tenants, else an address.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateSection {
+    /// Requests a second, in the long run.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_second: u32,
+    /// Requests at once, after a rest. Absent: as many as a second brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<u32>,
+    /// How many clients are told apart at once; at the limit the one that has rested longest is forgotten.
+    #[serde(default = "clients_max")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub clients_max: u32,
+}
+
+const fn clients_max() -> u32 {
+    10_000
 }
 
 /// The port for operators.

@@ -2,7 +2,7 @@
 
 use super::daemon::is_brokers;
 use super::secret;
-use super::text::{Content, HeaderName, Name, RecordKey, RouteKey, RoutePath, Topic};
+use super::text::{Content, HeaderName, MediaName, Name, RecordKey, RouteKey, RoutePath, Topic};
 use super::units::{Period, Size};
 use serde_json::Value as Json;
 use std::net::SocketAddr;
@@ -19,6 +19,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("duration", parses::<Period>),
     ("header-name", parses::<HeaderName>),
     ("log-filter", log_filter),
+    ("media-type", parses::<MediaName>),
     ("name", parses::<Name>),
     ("record-key", parses::<RecordKey>),
     ("route-key", parses::<RouteKey>),

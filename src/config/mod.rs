@@ -144,6 +144,8 @@ pub struct Source {
     pub group: text::Topic,
     /// What to do where the log's start has passed the position.
     pub on_gap: OnGap,
+    /// How many records may wait before routes take no more.
+    pub backlog_max: u64,
 }
 
 /// Where a pipeline's dead letters go.
@@ -179,12 +181,13 @@ impl Pipeline {
             topic: section.source.topic,
             partitions: section.source.partitions,
             on_gap: section.source.on_gap,
+            backlog_max: section.source.backlog_max,
         };
         let dlq = Dlq {
             topic: section.dlq.topic.unwrap_or_else(|| text::Topic(format!("{}.dlq", source.topic))),
             stop_above: section.dlq.stop_above,
         };
-        let routes = file.route.into_iter().filter_map(|route| route.resolve(&name, http.body_max)).collect();
+        let routes = file.route.into_iter().filter_map(|route| route.resolve(&name, http)).collect();
         Self {
             delivery: section.delivery.into(),
             source,

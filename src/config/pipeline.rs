@@ -101,6 +101,15 @@ pub struct SourceSection {
     /// What to do where the log's start has passed the position.
     #[serde(default)]
     pub on_gap: OnGap,
+    /// How many records may wait in the topic before its routes answer 503 with `Retry-After`, unread; looked at once a
+    /// second, and judged by the partitions that this daemon works on.
+    #[serde(default = "backlog_max")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_u64))]
+    pub backlog_max: u64,
+}
+
+const fn backlog_max() -> u64 {
+    1_000_000
 }
 
 /// What to do where records were deleted before they were read.

@@ -1,7 +1,8 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
-use super::text::{Content, ContentFrom, KeyFrom, Name, RouteKey, RouteKeyFrom, RoutePath};
-use super::units::Size;
+use super::daemon::Http;
+use super::text::{Content, ContentFrom, KeyFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
+use super::units::{Period, Size};
 use bulkhead_core::record::ID_HEADER;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The record's header that carries what a client named its request by.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A route: it either accepts records (`produce`) or answers for jobs (`results`).
+/// A route: it accepts records (`produce`), answers for jobs (`results`), or streams their news (`events`).
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteFile {
@@ -20,15 +21,22 @@ pub struct RouteFile {
     /// Makes every request a record of the pipeline's source topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub produce: Option<ProduceFile>,
-    /// Answers for the job that the path's only variable names.
+    /// Answers for the job that the path's only variable names; `Prefer: wait=SECONDS` waits for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsFile>,
+    /// Tells that job's news as server-sent events: `pending`, then `completed` or `failed`, and ends. A client that comes
+    /// again with `Last-Event-ID` gets what it missed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<ResultsFile>,
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
     /// What the header `Idempotency-Key` is to it; only beside `produce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// How long an answer waits for a job at most, beside `produce` and `results`. Absent: `http.wait_max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_max: Option<Period>,
 }
 
 /// What the header `Idempotency-Key` is to a route that produces. One key is one job, whatever gateway it comes to:
@@ -72,7 +80,7 @@ pub fn follows_requests(ledger: &KeyFrom, route: &RouteKeyFrom) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
-    /// For `results`.
+    /// For `results` and `events`.
     Get,
     /// For `produce`.
     Post,
@@ -106,6 +114,11 @@ pub struct ProduceFile {
     /// The largest request body. Absent: `http.body_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_max: Option<Size>,
+    /// The media types that are taken; all others are answered with 415. JPEG, PNG and WebP are told by their first bytes,
+    /// others as declared. Beside `content = "field:NAME"`, a body that is declared to be one of them is the file itself.
+    /// Empty: any.
+    #[serde(default)]
+    pub accept: Vec<MediaName>,
 }
 
 const fn job_id() -> RouteKey {
@@ -135,8 +148,8 @@ pub enum Reply {
     /// After the ledger's verdict.
     #[schemars(extend("x-not-yet" = true))]
     Claimed,
-    /// After the outcome.
-    #[schemars(extend("x-not-yet" = true))]
+    /// 200 with the job, once it has ended; 202 where it has not within `wait_max`, or the client prefers that
+    /// (`Prefer: respond-async`).
     Result,
 }
 
@@ -158,6 +171,8 @@ pub enum RouteKind {
     Produce(Produce),
     /// A request asks for a job.
     Results(Results),
+    /// A request asks for a job's news.
+    Events(Results),
 }
 
 /// A route that makes requests records.
@@ -171,8 +186,12 @@ pub struct Produce {
     pub content: ContentFrom,
     /// The largest request body, bytes.
     pub body_max: Size,
+    /// The media types that are taken; empty: any.
+    pub accept: Vec<MediaName>,
     /// When a request is answered.
     pub reply: Reply,
+    /// How long an answer waits for the job's end at most.
+    pub wait_max: Period,
     /// What its requests' own keys are to it.
     pub idempotency: Idempotency,
 }
@@ -184,24 +203,32 @@ pub struct Results {
     pub pipeline: Name,
     /// The path's variable that holds the job id.
     pub variable: String,
+    /// How long an answer waits for the job's end at most.
+    pub wait_max: Period,
 }
 
 impl RouteFile {
-    /// The route with what the file left out filled in; `None` where it does neither or both of what a route can do.
-    pub(super) fn resolve(self, pipeline: &Name, body_max: Size) -> Option<Route> {
-        let does = match (self.produce, self.results) {
-            (Some(produce), None) => RouteKind::Produce(Produce {
+    /// The route with what the file left out filled in; `None` where it does not do exactly one of what a route can do.
+    pub(super) fn resolve(self, pipeline: &Name, http: &Http) -> Option<Route> {
+        let wait_max = self.wait_max.unwrap_or(http.wait_max);
+        let variable = self.path.variables().first().map(|name| (*name).to_owned());
+        let results = |results: ResultsFile| {
+            let pipeline = results.pipeline.unwrap_or_else(|| pipeline.clone());
+            Some(Results { pipeline, variable: variable?, wait_max })
+        };
+        let does = match (self.produce, self.results, self.events) {
+            (Some(produce), None, None) => RouteKind::Produce(Produce {
                 pipeline: pipeline.clone(),
                 key: produce.key.0,
                 content: produce.content.0,
-                body_max: produce.body_max.unwrap_or(body_max),
+                body_max: produce.body_max.unwrap_or(http.body_max),
+                accept: produce.accept,
                 reply: self.reply.unwrap_or_default(),
+                wait_max,
                 idempotency: self.idempotency.unwrap_or_default(),
             }),
-            (None, Some(results)) => RouteKind::Results(Results {
-                pipeline: results.pipeline.unwrap_or_else(|| pipeline.clone()),
-                variable: (*self.path.variables().first()?).to_owned(),
-            }),
+            (None, Some(of), None) => RouteKind::Results(results(of)?),
+            (None, None, Some(of)) => RouteKind::Events(results(of)?),
             _ => return None,
         };
         Some(Route { path: self.path, method: self.method, does })

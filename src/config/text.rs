@@ -86,6 +86,11 @@ text_type! {
 }
 
 text_type! {
+    /// A media type without parameters, lower case.
+    MediaName(String), format = "media-type", example = "image/png"
+}
+
+text_type! {
     /// The path of a route: begins with `/`; a segment in braces is a variable, e.g. `/api/results/{jobId}`.
     RoutePath(String), format = "route-path", example = "/orders/"
 }
@@ -190,6 +195,19 @@ impl FromStr for HeaderName {
     }
 }
 
+impl FromStr for MediaName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "!#$&^_.+-".contains(c);
+        let is_word = |word: &str| !word.is_empty() && word.chars().all(legal);
+        match text.split_once('/') {
+            Some((kind, sub)) if is_word(kind) && is_word(sub) && text.len() <= 100 => Ok(Self(text.to_owned())),
+            _ => Err("a media type is TYPE/SUBTYPE in lower case, without parameters, e.g. \"image/png\"".into()),
+        }
+    }
+}
+
 impl FromStr for RoutePath {
     type Err = String;
 
@@ -260,6 +278,7 @@ macro_rules! display {
 
 display!(Name, name => name);
 display!(HeaderName, name => name);
+display!(MediaName, name => name);
 display!(Topic, name => name);
 display!(RoutePath, path => path);
 display!(RecordKey, key => match key {

@@ -1,5 +1,6 @@
 //! Turns the checked config into what the engine and the gateway are built from. Never starts anything.
 
+use crate::config::route::RouteKind;
 use crate::config::text::KeyFrom;
 use crate::config::{Config, Pipeline, daemon, pipeline};
 use crate::worker::Start;
@@ -27,8 +28,8 @@ const LANES_MAX: usize = 4;
 const LANE_BACKOFF: Duration = Duration::from_millis(50);
 /// The longest such wait.
 const LANE_BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// How large a dead letter may be: Kafka's default `max.message.bytes` less what the batch around it takes.
-const LETTER_BYTES_MAX: usize = 1_000_000;
+/// What headers and key may add to a body.
+const RECORD_MARGIN: usize = 64 * 1024;
 /// From which round on a dead letter is parked.
 const ROUNDS_MAX: u32 = 5;
 /// How long ledger topics keep segments beyond the keys' time to live.
@@ -48,8 +49,19 @@ pub(super) fn kafka(config: &Config, instance: &str) -> Result<Arc<dyn Log>, Str
         daemon::Membership::Static => Membership::Static,
         daemon::Membership::Consumer => Membership::Consumer,
     };
+    settings.record_bytes_max = record_bytes_max(config);
     let log = KafkaLog::new(settings).map_err(|why| format!("kafka.brokers = {}: {why}", kafka.brokers))?;
     Ok(Arc::new(log))
+}
+
+/// The largest record that the gateway may make of a body, and so the largest dead letter: what is let in must fit.
+pub(super) fn record_bytes_max(config: &Config) -> usize {
+    let routes = config.pipelines.iter().flat_map(|pipeline| &pipeline.routes);
+    let bodies = routes.filter_map(|route| match &route.does {
+        RouteKind::Produce(produce) => Some(produce.body_max.bytes()),
+        RouteKind::Results(_) | RouteKind::Events(_) => None,
+    });
+    bodies.fold(config.daemon.http.body_max.bytes(), usize::max).saturating_add(RECORD_MARGIN)
 }
 
 /// What the engine needs to know of a pipeline.
@@ -79,7 +91,7 @@ pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Res
         limits: limits(pipeline),
         ledger: pipeline.ledger.as_ref().map(|ledger| self::ledger(config, pipeline, ledger, data)),
         stages,
-        dlq: dlq(pipeline),
+        dlq: dlq(config, pipeline),
         output: Some(OutputSpec {
             topic: Arc::from(&*pipeline.output.topic.0),
             key: key_source(&pipeline.output.key.0),
@@ -133,7 +145,7 @@ fn ledger(config: &Config, pipeline: &Pipeline, ledger: &pipeline::Ledger, data:
     }
 }
 
-fn dlq(pipeline: &Pipeline) -> DlqSpec {
+fn dlq(config: &Config, pipeline: &Pipeline) -> DlqSpec {
     let stop = &pipeline.dlq.stop_above;
     DlqSpec {
         topic: Arc::from(&*pipeline.dlq.topic.0),
@@ -143,7 +155,7 @@ fn dlq(pipeline: &Pipeline) -> DlqSpec {
             records_min: u64::from(stop.records_min),
         }),
         partitions: pipeline.source.partitions,
-        letter_bytes_max: LETTER_BYTES_MAX,
+        letter_bytes_max: record_bytes_max(config),
         rounds_max: ROUNDS_MAX,
     }
 }

@@ -4,12 +4,13 @@
 mod assemble;
 mod health;
 mod monitor;
+mod pressure;
 mod serve;
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::exit::Exit;
-use crate::logging;
+use crate::logging::{self, Losses};
 use crate::steps::chaos;
 use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
 use bulkhead_actors::log::Log;
@@ -19,8 +20,6 @@ use std::sync::Arc;
 
 /// The embedded log's folder in the data directory.
 const LOG_DIR: &str = "log";
-/// What headers and key may add to a body.
-const RECORD_MARGIN: usize = 64 * 1024;
 /// Where the daemon says under which addresses it can be reached.
 const RUN_FILE: &str = "run.json";
 
@@ -32,6 +31,7 @@ struct Opened {
     log: Arc<dyn Log>,
     http: TcpListener,
     admin: TcpListener,
+    losses: Losses,
 }
 
 /// The log that the config names: Kafka where it has brokers, else the embedded one under `data`.
@@ -42,9 +42,8 @@ pub fn open_log(config: &Config, instance: &str, data: &Path) -> Result<Arc<dyn 
     if !config.daemon.kafka.brokers.is_empty() {
         return assemble::kafka(config, instance);
     }
-    // What the gateway lets in must fit the log.
-    let record_bytes_max = config.daemon.http.body_max.bytes() + RECORD_MARGIN;
-    let options = EmbeddedOptions { record_bytes_max, ..EmbeddedOptions::default() };
+    let options =
+        EmbeddedOptions { record_bytes_max: assemble::record_bytes_max(config), ..EmbeddedOptions::default() };
     let log = EmbeddedLog::open(data.join(LOG_DIR), &options).map_err(|why| why.to_string())?;
     Ok(Arc::new(log))
 }
@@ -56,11 +55,11 @@ pub fn run(config: Config) -> Exit {
         Ok(data) => data,
         Err(why) => return refuse(&why.to_string()),
     };
-    let _logging = match logging::start(&config.daemon.log, data.path()) {
+    let logging = match logging::start(&config.daemon.log, data.path()) {
         Ok(logging) => logging,
         Err(why) => return refuse(&format!("{} in {}: {why}", logging::FILE, data.path().display())),
     };
-    let opened = match open(config, data) {
+    let opened = match open(config, data, logging.losses()) {
         Ok(opened) => opened,
         Err(why) => {
             tracing::error!("{why}");
@@ -75,7 +74,7 @@ fn refuse(why: &str) -> Exit {
     Exit::Start
 }
 
-fn open(config: Config, data: DataDir) -> Result<Opened, String> {
+fn open(config: Config, data: DataDir, losses: Losses) -> Result<Opened, String> {
     if config.chaos {
         count_chaos(data.path())
             .map_err(|why| format!("{} in {}: {why}", assemble::CHAOS_RUNS, data.path().display()))?;
@@ -84,7 +83,7 @@ fn open(config: Config, data: DataDir) -> Result<Opened, String> {
     let http = bind("http.listen (--listen)", config.daemon.http.listen)?;
     let admin = bind("admin.listen (--admin)", config.daemon.admin.listen)?;
     let log = open_log(&config, &instance, data.path())?;
-    let opened = Opened { config, data, instance, log, http, admin };
+    let opened = Opened { config, data, instance, log, http, admin, losses };
     tell_addresses(&opened).map_err(|why| format!("{RUN_FILE} in {}: {why}", opened.data.path().display()))?;
     Ok(opened)
 }

@@ -1,6 +1,8 @@
 //! Looks at the log in the background, so that health answers at once and is at most a few seconds old (P5).
 //! Never repairs anything, and never lets a question that may take long hold up the one whether the log is there.
 
+use super::pressure::LastSeen;
+use crate::logging::Losses;
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::Pipeline;
@@ -32,6 +34,8 @@ pub(super) struct Monitor {
     pub(super) metrics: Arc<Metrics>,
     pub(super) seen: Arc<Mutex<Seen>>,
     pub(super) root: Arc<OnceLock<RootHandle>>,
+    pub(super) pressure: Arc<LastSeen>,
+    pub(super) losses: Losses,
 }
 
 impl Monitor {
@@ -64,6 +68,13 @@ impl Monitor {
             let abandoned = i64::try_from(root.abandoned().0).unwrap_or(i64::MAX);
             self.metrics.abandoned_threads.with([]).set(abandoned);
         }
+        for (counter, total) in [
+            (&self.metrics.log_lines_dropped, self.losses.lines_dropped()),
+            (&self.metrics.log_lines_failed, self.losses.lines_failed()),
+        ] {
+            let counter = counter.with([]);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        }
         let unreachable = self.log.ping(PING).err().map(|error| error.to_string());
         *self.seen.lock() = Seen { log: unreachable, looked: true };
         self.pipelines.iter().for_each(Pipeline::observe);
@@ -87,6 +98,7 @@ impl Monitor {
         }
         match pipeline.lag() {
             Ok(lags) => {
+                self.pressure.note(pipeline.name(), &lags);
                 for (partition, lag) in lags {
                     let labels = [&*pipeline.spec().source.topic, &partition.to_string()];
                     self.metrics.consumer_lag.with(labels).set(lag);

@@ -3,6 +3,7 @@
 
 use super::health::Health;
 use super::monitor::{Monitor, Seen};
+use super::pressure::LastSeen;
 use super::{Opened, assemble};
 use crate::admin::{self, AdminDeps};
 use crate::config::Config;
@@ -10,6 +11,7 @@ use crate::config::pipeline::OnFailure;
 use crate::exit::Exit;
 use crate::gateway::keys::KeyTable;
 use crate::gateway::{self, GatewayDeps, table};
+use crate::logging::Losses;
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
@@ -42,6 +44,8 @@ struct Parts {
     draining: Arc<AtomicBool>,
     pulse: Arc<Mutex<Instant>>,
     seen: Arc<Mutex<Seen>>,
+    pressure: Arc<LastSeen>,
+    losses: Losses,
 }
 
 /// Runs until a signal or a failure ends it.
@@ -185,14 +189,17 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
         let log = Arc::clone(&opened.log);
         Ok(Pipeline::new(spec, log, &opened.instance, clock.clone(), Arc::clone(&metrics)))
     });
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let parts = Parts {
+        pressure: Arc::new(LastSeen::new(Arc::clone(&seen), &config.pipelines)),
+        losses: opened.losses.clone(),
         pipelines: pipelines.collect::<Result<Vec<_>, String>>()?.into(),
         jobs: Arc::new(JobStore::new(limits, Arc::clone(&metrics))),
         log: Arc::clone(&opened.log),
         root: Arc::default(),
         draining: Arc::default(),
         pulse: Arc::new(Mutex::new(Instant::now())),
-        seen: Arc::default(),
+        seen,
         clock,
         metrics,
     };
@@ -229,6 +236,8 @@ fn monitor_specs(parts: &Parts) -> [ChildSpec; 2] {
         metrics: Arc::clone(&parts.metrics),
         seen: Arc::clone(&parts.seen),
         root: Arc::clone(&parts.root),
+        pressure: Arc::clone(&parts.pressure),
+        losses: parts.losses.clone(),
     };
     let child = |name: &str, run: fn(&Monitor, &Lifeline) -> shell::Exit| {
         let monitor = monitor.clone();
@@ -273,6 +282,7 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         jobs: Arc::clone(&parts.jobs),
         keys: Arc::new(KeyTable::new(table::keys(&config.daemon), parts.clock.clone())),
         tenant_header: config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone()),
+        pressure: parts.pressure.clone(),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock.clone(),
         limits,

@@ -1,20 +1,23 @@
 //! Takes a record: reads it, names its job, hands it to the log, and answers once it is durable. Never answers before.
 
 use super::client::{self, header_text};
-use super::keys::{self, IDEMPOTENCY_KEY, Turn};
+use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final};
+use super::keys::{self, First, IDEMPOTENCY_KEY, Turn};
 use super::problem::Problem;
 use super::route::{Accept, Key};
-use super::{Intake, RETRY_AFTER_S, Shared, jobs, upload};
+use super::{Intake, RETRY_AFTER_S, Shared, admission, results, upload};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bulkhead_actors::log::{LogError, Outgoing};
 use bulkhead_core::job_id::{JobId, Scope};
+use bulkhead_core::jobs::Job;
 use bulkhead_core::ledger::{TENANT_HEADER, fingerprint};
 use bulkhead_core::record::{ACCEPTED_HEADER, FINGERPRINT_HEADER, Header, ID_HEADER, Record};
 use bulkhead_core::time::WallMs;
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -33,76 +36,111 @@ pub(super) fn permits(bytes: usize) -> u32 {
 }
 
 /// What a request says of itself before its body is read.
-struct Asked<'a> {
-    scope: Scope<'a>,
+struct Request<'a> {
+    http: &'a HttpRequest,
+    job: Asked<'a>,
     key: Option<String>,
+    accepted: WallMs,
+}
+
+/// A request whose record is durable.
+struct Taken<'a> {
+    /// Its payload's fingerprint, where it has an idempotency key.
+    fingerprint: Option<u64>,
+    is_replay: bool,
+    /// Held for as long as others of its key are told that it is in progress.
+    _first: Option<First<'a>>,
 }
 
 /// Serves one request.
 pub(super) async fn serve(
     shared: &Shared,
     intake: &Intake,
-    request: HttpRequest,
+    http: HttpRequest,
     payload: Payload,
 ) -> Result<HttpResponse, Problem> {
-    if shared.is_draining() {
-        return Err(Problem::unavailable("draining", "Shutting down", "This daemon is shutting down; ask another."));
-    }
-    let (route, keys) = (&intake.route, &intake.route.idempotency);
-    let scope = Scope { tenant: client::tenant(shared, &request)?, pipeline: &route.jobs.pipeline };
-    let asked = Asked { scope, key: keys::key_of(&request, keys.is_required)? };
-    let accepted = shared.clock.wall();
-    let id = match &asked.key {
+    let route = &intake.route;
+    let tenant = client::tenant(shared, &http)?;
+    admission::admit(shared, &http, tenant, &route.jobs.pipeline)?;
+    let key = keys::key_of(&http, route.idempotency.is_required)?;
+    let (scope, accepted) = (Scope { tenant, pipeline: &route.jobs.pipeline }, shared.clock.wall());
+    let id = match &key {
         Some(key) => shared.ids.from_key(scope, &intake.path, key),
         None => shared.ids.random(scope, accepted, rand::random()),
     };
-    if asked.key.is_some() {
+    let request = Request { http: &http, job: Asked { of: &route.jobs, tenant, id }, key, accepted };
+    let taken = take(shared, route, &request, payload).await?;
+    let unasked = if route.waits { route.wait_max } else { Duration::ZERO };
+    let granted = granted(&http, route.wait_max, unasked);
+    let job = if granted.wait.is_zero() { None } else { request.job.wait(shared, granted.wait).await };
+    if taken.fingerprint.is_some()
+        && job.as_ref().is_some_and(|job| job.fingerprint.is_some_and(|of| Some(of) != taken.fingerprint))
+    {
+        // Another gateway took the key at the same time, with another payload, and the ledger had that one first.
+        return Err(keys::other_payload());
+    }
+    let job = job.filter(is_final);
+    let mut response = if job.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    if request.key.is_some() {
+        keys::mark(&mut response, route.idempotency.ttl, taken.is_replay);
+    }
+    if let Some(applied) = granted.applied {
+        response.insert_header((PREFERENCE_APPLIED, applied));
+    }
+    Ok(answer(intake, id, job.as_ref(), &mut response))
+}
+
+/// Reads the request's record and makes it durable, unless that was done before under its key.
+async fn take<'a>(
+    shared: &'a Shared,
+    route: &Accept,
+    request: &Request<'_>,
+    payload: Payload,
+) -> Result<Taken<'a>, Problem> {
+    let (id, keys) = (request.job.id, &route.idempotency);
+    if request.key.is_some() {
         shared.keys.refuse_early(id, keys.in_progress)?;
     }
     let _request = reserve(&shared.requests, 1)?;
-    let declared = upload::declared_len(&request, route.body_bytes_max)?;
+    let declared = upload::declared_len(request.http, route.body_bytes_max)?;
     let _room = reserve(&shared.room, permits(declared.unwrap_or(route.body_bytes_max)))?;
-    let upload = timeout(shared.limits.body_timeout, upload::read(&request, payload, route))
+    let limits = &shared.limits;
+    let upload = timeout(limits.body_timeout, upload::read(request.http, payload, route, limits.parts_max))
         .await
-        .map_err(|_| slow_body(shared.limits.body_timeout.as_secs_f64()))??;
-    let record = record(&route.key, &request, &asked, id, accepted, upload)?;
-    let outgoing = Outgoing { topic: route.topic.clone(), partition: None, record };
-    if asked.key.is_none() {
-        send(shared, outgoing, id).await?;
-        return Ok(accept(intake, id, &mut HttpResponse::Accepted()));
+        .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
+    let mut record = record(&route.key, request, upload)?;
+    let topic = Arc::clone(&route.topic);
+    if request.key.is_none() {
+        send(shared, Outgoing { topic, partition: None, record }, id).await?;
+        return Ok(Taken { fingerprint: None, is_replay: false, _first: None });
     }
-    let mut response = HttpResponse::Accepted();
-    let is_replay = send_once(shared, route, scope, outgoing, id).await?;
-    keys::mark(&mut response, keys.ttl, is_replay);
-    Ok(accept(intake, id, &mut response))
+    let print = fingerprint(record.payload());
+    record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
+    let outcome = || request.job.find(shared).and_then(|job| job.fingerprint);
+    let first = match shared.keys.turn(id, print, keys.in_progress, limits.ack_timeout, outcome).await? {
+        Turn::First(first) => first,
+        Turn::Replay => return Ok(Taken { fingerprint: Some(print), is_replay: true, _first: None }),
+    };
+    send(shared, Outgoing { topic, partition: None, record }, id).await?;
+    Ok(Taken { fingerprint: Some(print), is_replay: false, _first: first.durable(keys.in_progress) })
 }
 
-/// Sends the record unless it was sent before under its key; whether it was.
-async fn send_once(
-    shared: &Shared,
-    route: &Accept,
-    scope: Scope<'_>,
-    mut outgoing: Outgoing,
-    id: JobId,
-) -> Result<bool, Problem> {
-    let (print, in_progress) = (fingerprint(outgoing.record.payload()), route.idempotency.in_progress);
-    outgoing.record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
-    let outcome = || jobs::find(shared, &route.jobs, scope.tenant, id).and_then(|job| job.fingerprint);
-    let turn = shared.keys.turn(id, print, in_progress, shared.limits.ack_timeout, outcome).await?;
-    let Turn::First(mut first) = turn else { return Ok(true) };
-    send(shared, outgoing, id).await?;
-    first.durable();
-    Ok(false)
-}
-
-/// The answer to a request whose record is durable: the same for the same id, whoever gives it.
-fn accept(intake: &Intake, id: JobId, response: &mut HttpResponseBuilder) -> HttpResponse {
-    let id = id.to_string();
-    if let Some((before, after)) = &intake.location {
-        response.insert_header((header::LOCATION, format!("{before}{id}{after}")));
+/// The answer to a request whose record is durable: the same for the same job, whoever gives it.
+fn answer(intake: &Intake, id: JobId, job: Option<&Job>, response: &mut HttpResponseBuilder) -> HttpResponse {
+    let text = id.to_string();
+    let place = intake.location.as_ref().map(|(before, after)| format!("{before}{text}{after}"));
+    if let Some(job) = job {
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(place) = place {
+            response.insert_header((header::CONTENT_LOCATION, place));
+        }
+        return response.json(results::ended(id, job));
+    }
+    if let Some(place) = place {
+        response.insert_header((header::LOCATION, place));
     }
     response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
-    response.json(json!({ "jobId": id, "status": "accepted" }))
+    response.json(json!({ "jobId": text, "status": "accepted" }))
 }
 
 /// Room that is held until the record is durable; refused before a byte of the body is read where there is none.
@@ -117,38 +155,32 @@ fn slow_body(seconds: f64) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "Body too slow", detail)
 }
 
-fn record(
-    key: &Key,
-    request: &HttpRequest,
-    asked: &Asked<'_>,
-    id: JobId,
-    accepted: WallMs,
-    upload: upload::Upload,
-) -> Result<Record, Problem> {
+fn record(key: &Key, request: &Request<'_>, upload: upload::Upload) -> Result<Record, Problem> {
+    let Request { http, job: Asked { id, tenant, .. }, accepted, .. } = request;
     let key = match key {
         Key::JobId => id.to_string(),
         // The draft's quoted form of a key and the bare one must lie in one partition.
         Key::Header(name) if name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) => {
-            asked.key.clone().ok_or_else(|| missing(name))?
+            request.key.clone().ok_or_else(|| missing(name))?
         }
-        Key::Header(name) => header_text(request, name)?.map(str::to_owned).ok_or_else(|| missing(name))?,
+        Key::Header(name) => header_text(http, name)?.map(str::to_owned).ok_or_else(|| missing(name))?,
     };
     let mut headers = vec![
         Header::new(ID_HEADER, id.to_string()),
         Header::new(ACCEPTED_HEADER, accepted.0.to_string()),
         Header::new("content-type", upload.content_type),
     ];
-    if !asked.scope.tenant.is_empty() {
-        headers.push(Header::new(TENANT_HEADER, asked.scope.tenant.to_owned()));
+    if !tenant.is_empty() {
+        headers.push(Header::new(TENANT_HEADER, (*tenant).to_owned()));
     }
-    headers.extend(asked.key.as_ref().map(|key| Header::new(KEY_HEADER, key.clone())));
+    headers.extend(request.key.as_ref().map(|key| Header::new(KEY_HEADER, key.clone())));
     for name in PASSED_ON {
         // One that is malformed is left behind: W3C Trace Context has a bad `traceparent` ignored.
-        if let Ok(Some(value)) = header_text(request, name) {
+        if let Ok(Some(value)) = header_text(http, name) {
             headers.push(Header::new(name, value.to_owned()));
         }
     }
-    Ok(Record { key: Some(key.into()), value: Some(upload.value), headers, timestamp: accepted })
+    Ok(Record { key: Some(key.into()), value: Some(upload.value), headers, timestamp: *accepted })
 }
 
 fn missing(name: &str) -> Problem {

@@ -88,9 +88,11 @@ impl KeyTable {
 }
 
 impl First<'_> {
-    /// Its record is durable: from the end of this request on, others of its key are answered as it was.
-    pub(super) fn durable(&mut self) {
+    /// Its record is durable. Others of its key that wait get its answer from now on; where they do not wait, the request
+    /// is in progress until it is answered.
+    pub(super) fn durable(mut self, in_progress: InProgress) -> Option<Self> {
         self.is_durable = true;
+        (in_progress == InProgress::Conflict).then_some(self)
     }
 }
 
@@ -142,7 +144,7 @@ pub(super) fn mark(response: &mut HttpResponseBuilder, ttl: Option<Duration>, is
     }
 }
 
-fn other_payload() -> Problem {
+pub(super) fn other_payload() -> Problem {
     let detail = format!("This {IDEMPOTENCY_KEY} was used for another payload; give each operation its own.");
     let (code, title) = ("idempotency-key-reused", "Idempotency key reused");
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, title, detail)

@@ -2,7 +2,10 @@
 //! holds more than its limits allow, whatever clients send.
 
 mod accept;
+pub mod admission;
 mod client;
+mod connections;
+mod events;
 mod jobs;
 pub mod keys;
 mod observe;
@@ -18,22 +21,25 @@ use actix_web::dev::{Server, ServerHandle};
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
+use admission::Pressure;
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Producer;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::results::JobStore;
 use bulkhead_actors::shell::{Exit, Lifeline};
 use bulkhead_core::job_id::JobIds;
+use bulkhead_core::rate::{Rate, RateSpec};
+use connections::Connections;
 use keys::KeyTable;
+use parking_lot::Mutex;
 use problem::Problem;
 use route::{Accept, Action, Results, Route};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// How long a refused client may go on sending before its connection is closed, so that it can read why.
 const LINGER: Duration = Duration::from_secs(1);
@@ -51,12 +57,24 @@ pub struct Limits {
     pub requests_max: usize,
     /// Bytes of bodies held at a time, those that wait for the log's acknowledgement included.
     pub bodies_bytes_max: usize,
-    /// How long a request's head may take, and how long an idle connection is kept.
+    /// Parts that a multipart body may have.
+    pub parts_max: usize,
+    /// How long a request's head may take.
     pub head_timeout: Duration,
     /// How long a body may take.
     pub body_timeout: Duration,
+    /// How long a connection may be without a request.
+    pub idle_timeout: Duration,
     /// How long the log may take to acknowledge a record.
     pub ack_timeout: Duration,
+    /// How often one client may send records; `None`: as often as it likes.
+    pub rate: Option<RateSpec>,
+    /// Requests that wait for a job at a time, streams of events among them.
+    pub waiting_max: usize,
+    /// How long a stream of events is silent at most.
+    pub heartbeat: Duration,
+    /// How long a stream of events lasts at most; its client comes again.
+    pub stream_max: Duration,
     /// How long requests in progress may take to end when the gateway drains.
     pub drain: Duration,
 }
@@ -68,9 +86,15 @@ impl Default for Limits {
             connections_max: 4096,
             requests_max: 1024,
             bodies_bytes_max: 256 << 20,
+            parts_max: 8,
             head_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(30),
             ack_timeout: Duration::from_secs(10),
+            rate: None,
+            waiting_max: 1024,
+            heartbeat: Duration::from_secs(15),
+            stream_max: Duration::from_secs(600),
             drain: Duration::from_secs(10),
         }
     }
@@ -89,6 +113,8 @@ pub struct GatewayDeps {
     pub keys: Arc<KeyTable>,
     /// The header that names a request's tenant, where there are tenants.
     pub tenant_header: Option<String>,
+    /// Knows when no records can be taken.
+    pub pressure: Arc<dyn Pressure>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Says when a record was accepted.
@@ -116,7 +142,7 @@ impl GatewayHandle {
     /// Refuses records from now on; what became of jobs is still told. For the time in which others learn that this
     /// daemon is about to go.
     pub fn refuse(&self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.draining.send_replace(true);
     }
 
     /// Closes the listener and returns when the requests in progress have ended, or the drain time is over.
@@ -133,17 +159,60 @@ struct Shared {
     jobs: Arc<JobStore>,
     keys: Arc<KeyTable>,
     tenant_header: Option<String>,
+    pressure: Arc<dyn Pressure>,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Limits,
+    rate: Option<Mutex<Rate>>,
     requests: Semaphore,
     room: Semaphore,
-    draining: AtomicBool,
+    waiting: Arc<Semaphore>,
+    draining: watch::Sender<bool>,
+}
+
+/// One request less that waits, however it ended.
+struct Waiting(Arc<Metrics>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.http_waiting.with([]).dec();
+    }
 }
 
 impl Shared {
+    fn new(deps: GatewayDeps) -> Self {
+        let GatewayDeps { ids, producer, jobs, keys, tenant_header, pressure, metrics, clock, limits } = deps;
+        Self {
+            ids,
+            producer,
+            jobs,
+            keys,
+            tenant_header,
+            pressure,
+            metrics,
+            clock,
+            rate: limits.rate.map(|spec| Mutex::new(Rate::new(spec))),
+            requests: Semaphore::new(limits.requests_max.min(Semaphore::MAX_PERMITS)),
+            room: Semaphore::new(accept::permits(limits.bodies_bytes_max) as usize),
+            waiting: Arc::new(Semaphore::new(limits.waiting_max.min(Semaphore::MAX_PERMITS))),
+            draining: watch::channel(false).0,
+            limits,
+        }
+    }
+
     fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        *self.draining.borrow()
+    }
+
+    /// Resolves when this gateway is about to go.
+    async fn drained(&self) {
+        let told = self.draining.subscribe().wait_for(|is_draining| *is_draining).await.is_ok();
+        debug_assert!(told, "the sender lives as long as what is shared");
+    }
+
+    fn count_waiting(&self) -> Waiting {
+        self.metrics.http_waiting.with([]).inc();
+        Waiting(Arc::clone(&self.metrics))
     }
 }
 
@@ -161,20 +230,10 @@ pub fn run(lifeline: &Lifeline, listener: &TcpListener, routes: Vec<Route>, deps
 /// # Errors
 /// The listener cannot be used.
 pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io::Result<Gateway> {
-    let GatewayDeps { ids, producer, jobs, keys, tenant_header, metrics, clock, limits } = deps;
-    let shared = Arc::new(Shared {
-        ids,
-        producer,
-        jobs,
-        keys,
-        tenant_header,
-        metrics,
-        clock,
-        limits: limits.clone(),
-        requests: Semaphore::new(limits.requests_max.min(Semaphore::MAX_PERMITS)),
-        room: Semaphore::new(accept::permits(limits.bodies_bytes_max) as usize),
-        draining: AtomicBool::new(false),
-    });
+    let shared = Arc::new(Shared::new(deps));
+    let limits = shared.limits.clone();
+    let connections = Connections::new(limits.idle_timeout + limits.head_timeout);
+    drop(actix_web::rt::spawn(Connections::watch(Arc::downgrade(&connections))));
     let table = Arc::new(by_path(&routes));
     let served = Arc::clone(&shared);
     let server = HttpServer::new(move || {
@@ -182,16 +241,18 @@ pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io
         App::new()
             .wrap(from_fn(problem::as_documents))
             .wrap(from_fn(unread::close))
+            .wrap(from_fn(connections::keep))
             .wrap(from_fn(move |request, next| observe::count(Arc::clone(&metrics), request, next)))
             .configure(move |app| configure(app, &shared, &table))
             .default_service(web::to(|request: HttpRequest| async move {
                 Err::<&str, Problem>(Problem::not_found(request.path()))
             }))
     })
+    .on_connect(move |stream, data| connections.opened(stream, data))
     .workers(limits.workers.max(1))
     .max_connections(limits.connections_max.div_ceil(limits.workers.max(1)))
     .client_request_timeout(limits.head_timeout)
-    .keep_alive(limits.head_timeout)
+    .keep_alive(limits.idle_timeout)
     .client_disconnect_timeout(LINGER)
     .shutdown_timeout(limits.drain.as_secs().max(1))
     .disable_signals()
@@ -208,6 +269,7 @@ type Table = BTreeMap<String, Vec<(Method, Served)>>;
 enum Served {
     Accept(Arc<Intake>),
     Results(Arc<Results>),
+    Events(Arc<Results>),
 }
 
 /// A route that takes records.
@@ -224,6 +286,7 @@ fn by_path(routes: &[Route]) -> Table {
     for Route { method, path, action } in routes {
         let served = match action {
             Action::Results(results) => Served::Results(Arc::new(results.clone())),
+            Action::Events(results) => Served::Events(Arc::new(results.clone())),
             Action::Accept(accept) => {
                 let location = routes.iter().find_map(|route| route.around_job_id(&accept.jobs.pipeline));
                 Served::Accept(Arc::new(Intake { path: path.clone(), route: accept.clone(), location }))
@@ -255,7 +318,11 @@ fn handler(method: Method, shared: Arc<Shared>, served: Served) -> actix_web::Ro
             async move { accept::serve(&shared, &intake, request, payload).await }
         }),
         Served::Results(route) => web::method(method).to(move |request: HttpRequest| {
-            let answer = results::serve(&shared, &route, &request);
+            let (shared, route) = (Arc::clone(&shared), Arc::clone(&route));
+            async move { results::serve(&shared, &route, &request).await }
+        }),
+        Served::Events(route) => web::method(method).to(move |request: HttpRequest| {
+            let answer = events::serve(&shared, &route, &request);
             async move { answer }
         }),
     }

@@ -78,6 +78,12 @@ impl Problem {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail) }
     }
 
+    /// 503: this daemon is about to go.
+    #[must_use]
+    pub fn draining() -> Self {
+        Self::unavailable("draining", "Shutting down", "This daemon is shutting down; ask another.")
+    }
+
     /// What the framework answered by itself, with nothing but a status.
     fn of_status(status: StatusCode) -> Self {
         Self::new(status, "http", status.canonical_reason().unwrap_or("Error"), "The request cannot be served.")

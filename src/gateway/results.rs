@@ -1,42 +1,44 @@
-//! Tells what became of a job. Never says that a job ended which was not seen to end, nor knows one that was not issued.
+//! Tells what became of a job, at once or when it has ended. Never says that a job ended which was not seen to end, nor
+//! knows one that was not issued.
 
+use super::jobs::{Asked, PREFERENCE_APPLIED, granted};
 use super::problem::Problem;
 use super::route::Results;
-use super::{RETRY_AFTER_S, Shared, client, jobs};
-use actix_web::http::{StatusCode, header};
+use super::{RETRY_AFTER_S, Shared, client};
+use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
-use bulkhead_core::job_id::{JobId, Scope};
+use bulkhead_core::job_id::JobId;
 use bulkhead_core::jobs::{Job, JobError, JobOutcome};
 use bulkhead_core::time::WallMs;
 use serde_json::{Value, json};
+use std::time::Duration;
 
-/// Serves one request for the job of this route's pipeline that `text` names.
-pub(super) fn serve(shared: &Shared, route: &Results, request: &HttpRequest) -> Result<HttpResponse, Problem> {
-    let scope = Scope { tenant: client::tenant(shared, request)?, pipeline: &route.jobs.pipeline };
-    let text = request.match_info().query(&route.variable);
-    let id = shared.ids.verify(scope, text).map_err(|_| Problem::unknown_job())?;
+/// Serves one request for the job of this route's pipeline that its path names.
+pub(super) async fn serve(shared: &Shared, route: &Results, request: &HttpRequest) -> Result<HttpResponse, Problem> {
+    let tenant = client::tenant(shared, request)?;
+    let asked = Asked::verify(shared, &route.jobs, tenant, request.match_info().query(&route.variable))?;
+    let granted = granted(request, route.wait_max, Duration::ZERO);
+    let job = asked.wait(shared, granted.wait).await;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "no-store"));
-    let document = match jobs::find(shared, &route.jobs, scope.tenant, id) {
-        Some(job) => ended(id, &job),
-        None => {
-            response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
-            pending(shared, id)?
-        }
-    };
-    Ok(response.json(document))
-}
-
-fn pending(shared: &Shared, id: JobId) -> Result<Value, Problem> {
-    let accepted = id.accepted();
-    if accepted.is_some_and(|accepted| shared.jobs.outlived(accepted, shared.clock.wall())) {
-        let detail = "The job was accepted longer ago than outcomes are kept.";
-        return Err(Problem::new(StatusCode::GONE, "forgotten-job", "Forgotten job", detail));
+    if let Some(applied) = granted.applied {
+        response.insert_header((PREFERENCE_APPLIED, applied));
     }
-    Ok(document(id, "pending", Value::Null, Value::Null, accepted, None))
+    let Some(job) = job else {
+        asked.check_age(shared)?;
+        response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
+        return Ok(response.json(pending(asked.id)));
+    };
+    Ok(response.json(ended(asked.id, &job)))
 }
 
-fn ended(id: JobId, job: &Job) -> Value {
+/// The document of a job that was not seen to end.
+pub(super) fn pending(id: JobId) -> Value {
+    document(id, "pending", Value::Null, Value::Null, id.accepted(), None)
+}
+
+/// The document of a job that ended.
+pub(super) fn ended(id: JobId, job: &Job) -> Value {
     let (status, result, error) = match &job.outcome {
         JobOutcome::Completed(result) => ("completed", as_json(result), Value::Null),
         JobOutcome::Failed(error) => ("failed", Value::Null, describe(error)),

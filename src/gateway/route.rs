@@ -23,6 +23,8 @@ pub enum Action {
     Accept(Accept),
     /// Tells what became of a job.
     Results(Results),
+    /// Tells it as events, when it happens.
+    Events(Results),
 }
 
 /// How a route takes records.
@@ -36,12 +38,16 @@ pub struct Accept {
     pub body: Body,
     /// The most bytes that a body may have, framing included.
     pub body_bytes_max: usize,
-    /// The media types taken, told by content; empty: any content.
-    pub accept: Vec<MediaType>,
+    /// The media types taken: those of [`MediaType`] told by content, others as declared; empty: any.
+    pub accept: Vec<String>,
     /// Where the record's key comes from.
     pub key: Key,
     /// What requests' own keys are to it.
     pub idempotency: Idempotency,
+    /// Whether the answer waits for the job's outcome without being asked to.
+    pub waits: bool,
+    /// How long an answer may wait for it at most.
+    pub wait_max: Duration,
 }
 
 /// What requests' idempotency keys are to a route.
@@ -81,6 +87,8 @@ pub struct Results {
     pub jobs: JobsOf,
     /// The path's variable that holds the job id.
     pub variable: String,
+    /// How long an answer may wait for the outcome at most.
+    pub wait_max: Duration,
 }
 
 /// Where a record's key comes from.
@@ -95,7 +103,8 @@ pub enum Key {
 /// Where a record is in a request's body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// The file in this field of a `multipart/form-data` body.
+    /// The file in this field of a `multipart/form-data` body; or the whole body, where its declared type is one that
+    /// the route takes.
     File {
         /// The field's name.
         field: String,

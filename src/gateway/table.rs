@@ -9,6 +9,7 @@ use crate::config::{Config, Pipeline};
 use actix_web::http::Method;
 use bulkhead_core::idempotency::KeyLimits;
 use bulkhead_core::ledger::{Claimer, KeySource};
+use bulkhead_core::rate::RateSpec;
 use bulkhead_core::record::ID_HEADER;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +28,17 @@ pub fn routes(config: &Config) -> Vec<Route> {
         path: route.path.0.clone(),
         action: match &route.does {
             RouteKind::Produce(produce) => Action::Accept(accept(config, pipeline, produce)),
-            RouteKind::Results(results) => Action::Results(Results {
-                jobs: JobsOf {
-                    claims: pipelines.iter().find(|p| p.name == results.pipeline).and_then(claims),
-                    pipeline: Arc::from(results.pipeline.0.as_str()),
-                },
-                variable: results.variable.clone(),
-            }),
+            RouteKind::Results(of) => Action::Results(results(config, of)),
+            RouteKind::Events(of) => Action::Events(results(config, of)),
         },
     })
     .collect()
+}
+
+fn results(config: &Config, of: &checked::Results) -> Results {
+    let claims = config.pipelines.iter().find(|pipeline| pipeline.name == of.pipeline).and_then(claims);
+    let pipeline = Arc::from(of.pipeline.0.as_str());
+    Results { jobs: JobsOf { claims, pipeline }, variable: of.variable.clone(), wait_max: of.wait_max.0 }
 }
 
 /// What a gateway remembers of keys by itself: a job's outcome remembers longer.
@@ -45,18 +47,30 @@ pub fn keys(daemon: &Daemon) -> KeyLimits {
     KeyLimits { keys_max: daemon.http.keys_max as usize, ttl: daemon.jobs.ttl.0 }
 }
 
-/// The bounds that the config sets; the others keep their defaults.
+/// The bounds that the config sets.
 #[must_use]
 pub fn limits(daemon: &Daemon) -> Limits {
-    let timeout = daemon.http.timeout.0;
-    let defaults = Limits::default();
+    let (http, defaults) = (&daemon.http, Limits::default());
     Limits {
-        requests_max: daemon.http.requests_max as usize,
-        head_timeout: timeout,
-        body_timeout: timeout,
+        workers: defaults.workers,
+        connections_max: http.connections_max as usize,
+        requests_max: http.requests_max as usize,
+        bodies_bytes_max: http.bodies_max.bytes(),
+        parts_max: http.parts_max as usize,
+        head_timeout: http.head_timeout.0,
+        body_timeout: http.body_timeout.0,
+        idle_timeout: http.idle_timeout.0,
+        ack_timeout: http.ack_timeout.0,
+        rate: http.rate.map(|rate| RateSpec {
+            per_second: rate.per_second,
+            burst: rate.burst.unwrap_or(rate.per_second),
+            clients_max: rate.clients_max as usize,
+        }),
+        waiting_max: http.waiting_max as usize,
+        heartbeat: http.heartbeat.0,
+        stream_max: http.stream_max.0,
         // The gateway drains first; what it leaves of the daemon's drain time is the pipelines'.
         drain: defaults.drain.min(daemon.limits.drain.0 / 2),
-        ..defaults
     }
 }
 
@@ -70,7 +84,7 @@ fn accept(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Accept {
             ContentFrom::Field(field) => Body::File { field: field.clone() },
         },
         body_bytes_max: usize::try_from(produce.body_max.0).unwrap_or(usize::MAX),
-        accept: Vec::new(),
+        accept: produce.accept.iter().map(|name| name.0.clone()).collect(),
         key: match &produce.key {
             RouteKeyFrom::Id => Key::JobId,
             RouteKeyFrom::Header(name) => Key::Header(name.clone()),
@@ -83,6 +97,8 @@ fn accept(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Accept {
             },
             ttl: keys_ttl(config, pipeline, produce),
         },
+        waits: produce.reply == checked::Reply::Result,
+        wait_max: produce.wait_max.0,
     }
 }
 

@@ -13,8 +13,6 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// Parts that a multipart body may have: the file and a few fields of a form around it.
-pub(super) const PARTS_MAX: usize = 8;
 /// Longest field name and media type that is repeated to anyone.
 const NAME_LEN_MAX: usize = 100;
 
@@ -39,33 +37,55 @@ pub(super) fn declared_len(request: &HttpRequest, limit: usize) -> Result<Option
     }
 }
 
-/// Reads the record that the route wants.
+/// Reads the record that the route wants. A multipart body has at most `parts_max` parts: the file, and a form's few
+/// fields around it.
 ///
 /// # Errors
 /// What is wrong with the body.
-pub(super) async fn read(request: &HttpRequest, payload: Payload, route: &Accept) -> Result<Upload, Problem> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    route: &Accept,
+    parts_max: usize,
+) -> Result<Upload, Problem> {
     refuse_encoding(request)?;
     let overflow = Rc::new(Cell::new(false));
     let stream = limited(payload, route.body_bytes_max, Rc::clone(&overflow));
+    let declared = declared_type(request);
     let read = match &route.body {
-        Body::File { field } => read_file(request, stream, field).await,
-        Body::Whole => read_whole(request, stream).await,
+        Body::File { field } if !route.accept.contains(&declared) => {
+            read_file(request, stream, &Wanted { field, route, parts_max }).await
+        }
+        Body::File { .. } | Body::Whole => read_whole(stream, declared).await,
     };
     // However the parser took the end of its input, the reason was this.
     if overflow.get() {
         return Err(Problem::too_large(route.body_bytes_max));
     }
     let (value, declared) = read?;
-    let kind = MediaType::of(&value);
-    if !route.accept.is_empty() && !kind.is_some_and(|kind| route.accept.contains(&kind)) {
-        let wanted: Vec<&str> = route.accept.iter().map(|kind| kind.as_str()).collect();
-        let is = kind.map_or("none of them", |kind| kind.as_str());
-        return Err(Problem::unsupported(format!(
-            "This route takes {}; the content, whatever its name, is {is}.",
-            wanted.join(", ")
-        )));
+    let content_type = checked_type(&value, declared, &route.accept)?;
+    Ok(Upload { value, content_type })
+}
+
+/// What the content is: told by its first bytes where they tell, else what it is declared as. A picture's name on what is
+/// none counts for nothing.
+fn checked_type(value: &[u8], declared: String, accept: &[String]) -> Result<String, Problem> {
+    let kind = MediaType::of(value).map(MediaType::as_str);
+    if accept.is_empty() {
+        return Ok(kind.map_or(declared, str::to_owned));
     }
-    Ok(Upload { value, content_type: kind.map_or(declared, |kind| kind.as_str().to_owned()) })
+    let is = kind.map_or_else(
+        || Some(declared).filter(|name| MediaType::from_name(name).is_none()),
+        |kind| Some(kind.to_owned()),
+    );
+    match is {
+        Some(is) if accept.contains(&is) => Ok(is),
+        is => {
+            let is = is.filter(|_| kind.is_some()).unwrap_or_else(|| "none of them".to_owned());
+            let wanted = accept.join(", ");
+            Err(Problem::unsupported(format!("This route takes {wanted}; the content, whatever its name, is {is}.")))
+        }
+    }
 }
 
 /// A compressed body would be stored compressed, and a step would not know.
@@ -96,35 +116,43 @@ fn limited(
 }
 
 async fn read_whole(
-    request: &HttpRequest,
     stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    declared: String,
 ) -> Result<(Bytes, String), Problem> {
     let value = collect(Box::pin(stream)).await.map_err(|_| cut_short())?;
     if value.is_empty() {
         return Err(Problem::bad_request("empty-body", "Empty body", "The body has 0 bytes."));
     }
-    let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    Ok((value, media_type(declared)))
+    Ok((value, declared))
+}
+
+/// The part that a multipart body is read for.
+struct Wanted<'a> {
+    field: &'a str,
+    route: &'a Accept,
+    parts_max: usize,
 }
 
 async fn read_file(
     request: &HttpRequest,
     stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
-    wanted: &str,
+    wanted: &Wanted<'_>,
 ) -> Result<(Bytes, String), Problem> {
-    let declared = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = declared.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("multipart/form-data") {
-        return Err(Problem::unsupported(format!(
-            "This route takes multipart/form-data with the file in the field {wanted:?}."
-        )));
+    let Wanted { field: wanted, route, parts_max } = *wanted;
+    if declared_type(request) != "multipart/form-data" {
+        let raw = match route.accept.join(", ") {
+            names if names.is_empty() => String::new(),
+            names => format!(", or the file itself as {names}"),
+        };
+        let detail = format!("This route takes multipart/form-data with the file in the field {wanted:?}{raw}.");
+        return Err(Problem::unsupported(detail));
     }
     let mut parts = Multipart::new(request.headers(), stream);
     let (mut file, mut others, mut count) = (None, Vec::new(), 0);
     while let Some(part) = parts.try_next().await.map_err(bad_multipart)? {
         count += 1;
-        if count > PARTS_MAX {
-            let detail = format!("The body has more than {PARTS_MAX} parts.");
+        if count > parts_max {
+            let detail = format!("The body has more than {parts_max} parts.");
             return Err(Problem::bad_request("too-many-parts", "Too many parts", detail));
         }
         let name = part.name().unwrap_or_default().to_owned();
@@ -182,6 +210,11 @@ fn bad_multipart(error: MultipartError) -> Problem {
 /// A client's text, made safe to repeat.
 fn printable(text: &str) -> String {
     format!("{:?}", text.chars().take(NAME_LEN_MAX).collect::<String>())
+}
+
+/// The media type that the request declares its body to have.
+fn declared_type(request: &HttpRequest) -> String {
+    media_type(request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()))
 }
 
 /// `type/subtype` where the text is one, without parameters; else that of bytes of which nothing is known.

@@ -1,8 +1,9 @@
 //! A gateway on a free port, with a producer that does what a test wants. Never touches a real log.
 
 use actix_web::http::Method;
+use bulkhead::gateway::admission::{Pressure, Refusal};
 use bulkhead::gateway::keys::KeyTable;
-use bulkhead::gateway::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, MediaType, Results, Route};
+use bulkhead::gateway::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, Results, Route};
 use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits};
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::{LogError, Outgoing, Producer};
@@ -31,6 +32,19 @@ pub(crate) const BODY_MAX: usize = 1 << 20;
 pub(crate) const RECORD_MAX: usize = 3 * BODY_MAX / 4;
 /// A PNG by its first bytes.
 pub(crate) const PNG: &[u8] = b"\x89PNG\r\n\x1a\nthe rest is for the decoder";
+
+/// How long an answer may wait for a job.
+pub(crate) const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What keeps records out, as a test wants it.
+#[derive(Default)]
+pub(crate) struct Pressed(pub Mutex<Option<Refusal>>);
+
+impl Pressure for Pressed {
+    fn refuses(&self, _: &str) -> Option<Refusal> {
+        *self.0.lock()
+    }
+}
 
 /// What the producer does with a record.
 #[derive(Clone)]
@@ -83,6 +97,7 @@ pub(crate) struct Edge {
     pub producer: Arc<Recorder>,
     pub jobs: Arc<JobStore>,
     pub ids: JobIds,
+    pub pressure: Arc<Pressed>,
     pub metrics: Arc<Metrics>,
     pub handle: GatewayHandle,
     pub thread: Option<JoinHandle<()>>,
@@ -98,21 +113,22 @@ fn routes() -> Vec<Route> {
         let ttl = Some(Duration::from_secs(3_600));
         let in_progress = if is_strict { InProgress::Conflict } else { InProgress::Replay };
         let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
-        Action::Accept(Accept { jobs, topic, body, body_bytes_max, accept, key, idempotency })
+        let wait_max = WAIT_MAX;
+        Accept { jobs, topic, body, body_bytes_max, accept, key, idempotency, waits: false, wait_max }
     };
-    let file = Body::File { field: "file".into() };
-    let results = |pipeline: &str| Action::Results(Results { jobs: jobs_of(pipeline), variable: "jobId".into() });
+    let (file, pictures) = (Body::File { field: "file".into() }, vec!["image/png".to_owned(), "image/jpeg".to_owned()]);
+    let of = |pipeline: &str| Results { jobs: jobs_of(pipeline), variable: "jobId".into(), wait_max: WAIT_MAX };
     let route = |method, path: &str, action| Route { method, path: path.into(), action };
+    let takes = |path: &str, accept| route(Method::POST, path, Action::Accept(accept));
+    let classify = accept(file, pictures, BODY_MAX, Key::JobId, false);
     vec![
-        route(
-            Method::POST,
-            "/api/classify",
-            accept(file, vec![MediaType::Png, MediaType::Jpeg], BODY_MAX, Key::JobId, false),
-        ),
-        route(Method::POST, "/orders/", accept(Body::Whole, vec![], 100, Key::Header("customer".into()), false)),
-        route(Method::POST, "/payments/", accept(Body::Whole, vec![], 100, Key::JobId, true)),
-        route(Method::GET, "/api/results/{jobId}", results("digits")),
-        route(Method::GET, "/api/other/{jobId}", results("other")),
+        takes("/api/classify", classify.clone()),
+        takes("/sync/classify", Accept { waits: true, ..classify }),
+        takes("/orders/", accept(Body::Whole, vec![], 100, Key::Header("customer".into()), false)),
+        takes("/payments/", accept(Body::Whole, vec![], 100, Key::JobId, true)),
+        route(Method::GET, "/api/results/{jobId}", Action::Results(of("digits"))),
+        route(Method::GET, "/api/results/{jobId}/events", Action::Events(of("digits"))),
+        route(Method::GET, "/api/other/{jobId}", Action::Results(of("other"))),
     ]
 }
 
@@ -130,7 +146,7 @@ impl Edge {
         Self::with(Limits { workers: 1, ..Limits::default() }, Some(header.to_owned()))
     }
 
-    fn with(limits: Limits, tenant_header: Option<String>) -> Self {
+    pub(crate) fn with(limits: Limits, tenant_header: Option<String>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let metrics = Arc::new(Metrics::new());
@@ -138,10 +154,12 @@ impl Edge {
         let jobs = Arc::new(JobStore::new(kept, Arc::clone(&metrics)));
         let producer = Arc::new(Recorder { sends: Mutex::new(Sends::Acknowledge), sent: Arc::default() });
         let ids = JobIds::new(b"the secret of this test");
+        let pressure = Arc::new(Pressed::default());
         let limit = KeyLimits { keys_max: 100, ttl: kept.ttl };
         let deps = GatewayDeps {
             keys: Arc::new(KeyTable::new(limit, Clock::real())),
             tenant_header,
+            pressure: pressure.clone(),
             ids: ids.clone(),
             producer: producer.clone(),
             jobs: Arc::clone(&jobs),
@@ -158,7 +176,7 @@ impl Edge {
             });
         });
         let handle = told.recv().expect("the gateway starts");
-        Self { address, producer, jobs, ids, metrics, handle, thread: Some(thread) }
+        Self { address, producer, jobs, ids, pressure, metrics, handle, thread: Some(thread) }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

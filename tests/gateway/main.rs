@@ -2,6 +2,8 @@
 
 mod harness;
 mod idempotency;
+mod limits;
+mod waiting;
 
 use bulkhead::gateway::Limits;
 use bulkhead_actors::log::LogError;
@@ -9,7 +11,7 @@ use bulkhead_core::ids::Round;
 use bulkhead_core::job_id::Scope;
 use bulkhead_core::jobs::{JobError, JobName, JobOutcome, Sighting};
 use bulkhead_core::time::WallMs;
-use harness::{BODY_MAX, Edge, PNG, RECORD_MAX, SCOPE, Sends, problem};
+use harness::{Edge, PNG, SCOPE, Sends, problem};
 use reqwest::blocking::{Client, multipart};
 use serde_json::{Value, json};
 use std::sync::{Arc, mpsc};
@@ -18,7 +20,7 @@ use std::time::Duration;
 /// Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn classify_problem(code: &str, title: &str, status: u16, detail: &str) -> Value {
+pub(crate) fn classify_problem(code: &str, title: &str, status: u16, detail: &str) -> Value {
     json!({
         "type": format!("urn:bulkhead:problem:{code}"),
         "title": title,
@@ -158,54 +160,6 @@ fn what_is_no_multipart_body_is_refused() {
 }
 
 #[test]
-fn a_gigabyte_is_refused_at_once_by_its_declared_length() {
-    let edge = Edge::start();
-    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
-                Content-Length: 1073741824\r\n\r\n--x\r\n";
-    let raw = edge.raw(std::iter::once(head.as_bytes().to_vec()));
-    assert_eq!(raw.status(), "413", "{}", raw.answer);
-    let detail = format!("The body is larger than the {BODY_MAX} bytes that this route takes.");
-    assert_eq!(raw.problem(), classify_problem("body-too-large", "Body too large", 413, &detail));
-    assert!(raw.answer.to_ascii_lowercase().contains("connection: close"), "{}", raw.answer);
-}
-
-#[test]
-fn a_body_without_end_is_refused_at_the_limit_and_cut_off() {
-    let edge = Edge::start();
-    for (path, status, code) in [("/api/classify", "413", "body-too-large"), ("/nowhere", "404", "not-found")] {
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
-             Transfer-Encoding: chunked\r\n\r\n"
-        );
-        let part = "--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\n";
-        let start = format!("{head}{:x}\r\n{part}\r\n", part.len()).into_bytes();
-        let megabyte = [b"100000\r\n".as_slice(), &[0; 1 << 20], b"\r\n"].concat();
-        // That this ends at all is the gateway's doing.
-        let raw = edge.raw(std::iter::once(start).chain(std::iter::repeat(megabyte)));
-        assert_eq!(raw.status(), status, "{}", raw.answer);
-        assert_eq!(raw.problem()["type"], format!("urn:bulkhead:problem:{code}"));
-    }
-    assert_eq!(edge.sent().len(), 0);
-    assert_eq!(edge.upload("file", PNG).status(), 202, "the gateway is as it was");
-}
-
-#[test]
-fn a_body_of_the_whole_request_has_the_same_limits() {
-    let edge = Edge::start();
-    let post = |body: Vec<u8>, customer: Option<&str>| {
-        let mut request = Client::new().post(edge.url("/orders/")).body(body);
-        if let Some(customer) = customer {
-            request = request.header("customer", customer);
-        }
-        request.send().expect("answered")
-    };
-    assert_eq!(post(vec![b'x'; 100], Some("c7")).status(), 202);
-    let codes = [post(vec![b'x'; 101], Some("c7")), post(vec![], Some("c7")), post(vec![b'x'], None)]
-        .map(|response| problem(response)["type"].as_str().map(|t| t.replace("urn:bulkhead:problem:", "")));
-    assert_eq!(codes.map(Option::unwrap), ["body-too-large", "empty-body", "missing-header"]);
-}
-
-#[test]
 fn unknown_jobs_paths_and_methods_are_told_apart() {
     let edge = Edge::start();
     let issued = edge.ids.random(SCOPE, WallMs(i64::MAX), [1; 10]).to_string();
@@ -283,17 +237,6 @@ fn what_became_of_a_job_is_told() {
 }
 
 #[test]
-fn a_record_that_the_log_would_refuse_is_refused_first() {
-    let edge = Edge::start();
-    let response = edge.upload("file", [PNG, &vec![0; RECORD_MAX]].concat());
-    assert_eq!(response.status(), 413);
-    let document = problem(response);
-    assert_eq!(document["type"], "urn:bulkhead:problem:record-too-large");
-    assert!(document["detail"].as_str().unwrap_or_default().ends_with(&format!("the log takes {RECORD_MAX}.")));
-    assert_eq!(edge.sent().len(), 0);
-}
-
-#[test]
 fn a_job_older_than_outcomes_are_kept_is_gone() {
     let edge = Edge::start();
     let old = edge.ids.random(SCOPE, WallMs(1_000), [1; 10]);
@@ -322,25 +265,6 @@ fn nothing_is_acknowledged_that_the_log_did_not_acknowledge() {
 }
 
 #[test]
-fn more_bodies_than_there_is_room_for_are_refused_before_they_are_read() {
-    let limits = Limits { workers: 1, bodies_bytes_max: BODY_MAX, ..Limits::default() };
-    let edge = Edge::limited(limits);
-    let (held, holds) = mpsc::channel();
-    *edge.producer.sends.lock() = Sends::Hold(Arc::new(held.into()));
-    std::thread::scope(|scope| {
-        let first = scope.spawn(|| edge.upload("file", [PNG, &vec![0; BODY_MAX / 2]].concat()).status());
-        let release = holds.recv_timeout(PATIENCE).expect("the first upload reaches the producer");
-        let refused = edge.upload("file", [PNG, &vec![0; BODY_MAX / 2]].concat());
-        assert_eq!((refused.status().as_u16(), refused.headers().contains_key("retry-after")), (503, true));
-        assert_eq!(problem(refused)["type"], "urn:bulkhead:problem:overloaded");
-        release.send(()).expect("the first upload waits");
-        assert_eq!(first.join().expect("no panic"), 202);
-    });
-    *edge.producer.sends.lock() = Sends::Acknowledge;
-    assert_eq!(edge.upload("file", PNG).status(), 202, "room is given back");
-}
-
-#[test]
 fn draining_refuses_records_and_finishes_what_is_in_progress() {
     let edge = Edge::start();
     let (held, holds) = mpsc::channel();
@@ -364,15 +288,6 @@ fn draining_refuses_records_and_finishes_what_is_in_progress() {
     });
     assert!(std::net::TcpStream::connect(edge.address).is_err(), "nothing listens any more");
     assert_eq!(edge.sent().len(), 1);
-}
-
-#[test]
-fn a_body_that_does_not_come_is_given_up() {
-    let edge = Edge::limited(Limits { workers: 1, body_timeout: Duration::from_millis(50), ..Limits::default() });
-    let head = "POST /api/classify HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n\
-                Content-Length: 1000\r\n\r\n--x\r\n";
-    let raw = edge.raw(std::iter::once(head.as_bytes().to_vec()));
-    assert_eq!((raw.status(), &raw.problem()["type"]), ("408", &json!("urn:bulkhead:problem:slow-body")));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn the_shipped_config_reads_digits_and_rejects_what_is_no_picture_alone() {
     daemon.wait_ready(PATIENCE);
     let read = classify(&daemon, sample());
     assert_eq!((&read["status"], &read["result"]["label"]), (&"completed".into(), &"7".into()), "{read}");
-    let refused = classify(&daemon, b"no picture".to_vec());
+    let refused = classify(&daemon, b"\x89PNG\r\n\x1a\nno picture".to_vec());
     assert_eq!(refused["status"], "failed", "{refused}");
 
     // A batch from the topic, one of it poison.

@@ -379,19 +379,21 @@ impl Lane<'_> {
         Err(Fault::fatal("dead_letter_refused", format_args!("{topic} takes no dead letter of {ticket}: {reason}")))
     }
 
-    /// What a finished batch became, made to fit the log: a result too large for it is a rejection.
+    /// What a finished batch became, made to fit its topics: a result too large for its is a rejection, a letter is cut.
     fn fit(&self, batch: Arc<Batch>) -> Arc<Batch> {
-        let bytes_max = self.publisher.record_bytes_max();
+        let spec = &self.slots().spec;
+        let bytes_max =
+            spec.output.as_ref().map_or(usize::MAX, |output| self.publisher.record_bytes_max(&output.topic));
+        let letter_bytes_max = self.publisher.record_bytes_max(&spec.dlq.topic);
         let too_large = |outcome: &Outcome| match outcome {
             Outcome::Emitted(records) => records.iter().map(Record::size).find(|size| *size > bytes_max),
             _ => None,
         };
-        let letters_fit = batch.letters.iter().all(|(_, letter)| letter.size() <= bytes_max);
+        let letters_fit = batch.letters.iter().all(|(_, letter)| letter.size() <= letter_bytes_max);
         if letters_fit && batch.outcomes.iter().all(|outcome| too_large(outcome).is_none()) {
             return batch;
         }
         let mut batch = Arc::unwrap_or_clone(batch);
-        batch.letters.iter_mut().for_each(|(_, letter)| fit(letter, bytes_max));
         for index in 0..u32::try_from(batch.outcomes.len()).unwrap_or(u32::MAX) {
             if let Some(size) = too_large(&batch.outcomes[index as usize]) {
                 let reason = format!("the result has {size} bytes, the log takes {bytes_max}");
@@ -399,6 +401,7 @@ impl Lane<'_> {
                 refuse(self.slots(), &mut batch, index, &reason, incarnation, self.lifeline.clock().wall());
             }
         }
+        batch.letters.iter_mut().for_each(|(_, letter)| fit(letter, letter_bytes_max));
         Arc::new(batch)
     }
 

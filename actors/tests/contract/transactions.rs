@@ -59,7 +59,7 @@ pub(crate) fn refuses_one_record(log: &dyn Log) {
     let (source, target) = (topic(log, 1), topic(log, 1));
     let member = join(log, &unique("group"), &source, 1);
     let mut publisher = member.publisher(0);
-    let max = publisher.record_bytes_max();
+    let max = publisher.record_bytes_max(&target);
     let mut large = outgoing(&target, 0, "");
     large.record.value = Some(vec![b'x'; max + 1024].into());
     publisher.begin().unwrap();

@@ -31,7 +31,7 @@ fn batches_fit_a_topic_that_takes_little() {
     let large = publisher.produce(&outgoing(&small, 0, "x".repeat(20_000)));
     assert!(matches!(large, Err(PublishError::Refused { index: 1, .. })), "{large:?}");
     publisher.abort().unwrap();
-    let most = publisher.record_bytes_max();
+    let most = publisher.record_bytes_max(&small);
     assert!((19_000..20_000).contains(&most), "{most}");
     publisher.begin().unwrap();
     let full = outgoing(&small, 0, "x".repeat(most - 21));

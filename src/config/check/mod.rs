@@ -4,11 +4,11 @@
 mod pipeline;
 mod routes;
 
-use super::daemon::Daemon;
+use super::daemon::{Daemon, Http};
 use super::document::Document;
 use super::pipeline::PipelineFile;
 use super::problem::Problem;
-use super::units::Period;
+use super::units::{Period, Size};
 use crate::steps::StepContext;
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -21,6 +21,10 @@ const SESSION: [Duration; 2] = [Duration::from_secs(6), Duration::from_secs(1_80
 const TRANSACTION_MAX: Duration = Duration::from_secs(900);
 /// librdkafka's socket timeout as the engine sets it: a transaction must outlive one call.
 const TRANSACTION_MIN: Duration = Duration::from_secs(5);
+/// actix-http's own clock ticks every 500 ms: a shorter time may have passed when it begins.
+const CONNECTION_MIN: Duration = Duration::from_secs(1);
+/// Kafka's own bound of a request is 100 MiB (`socket.request.max.bytes`).
+const BODY_MAX: Size = Size::mib(64);
 /// Fewer bytes than a 128-bit key are guessable.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -118,9 +122,8 @@ fn daemon(found: &mut Found, loaded: &Loaded) {
             format_args!("is shorter than {SECRET_BYTES_MIN} bytes; `openssl rand -hex 32` makes a good one"),
         );
     }
-    for (path, period) in
-        [("http.timeout", daemon.http.timeout), ("jobs.ttl", daemon.jobs.ttl), ("limits.drain", daemon.limits.drain)]
-    {
+    http(&mut at, &daemon.http);
+    for (path, period) in [("jobs.ttl", daemon.jobs.ttl), ("limits.drain", daemon.limits.drain)] {
         at.some(path, period);
     }
     for (path, size, least) in [
@@ -129,8 +132,34 @@ fn daemon(found: &mut Found, loaded: &Loaded) {
         ("log.file.bytes_max", daemon.log.file.bytes_max, 1 << 16),
     ] {
         if size.0 < least {
-            at.at(path, format_args!("must be at least \"{}\"", super::units::Size(least)));
+            at.at(path, format_args!("must be at least \"{}\"", Size(least)));
         }
+    }
+}
+
+/// The edge's times and sizes.
+fn http(at: &mut At<'_>, http: &Http) {
+    for (path, period) in [
+        ("http.body_timeout", http.body_timeout),
+        ("http.ack_timeout", http.ack_timeout),
+        ("http.wait_max", http.wait_max),
+        ("http.heartbeat", http.heartbeat),
+    ] {
+        at.some(path, period);
+    }
+    for (path, period) in [("http.head_timeout", http.head_timeout), ("http.idle_timeout", http.idle_timeout)] {
+        if period.0 < CONNECTION_MIN {
+            at.at(path, "must be at least \"1s\": connections are timed by a clock that ticks twice a second");
+        }
+    }
+    if http.stream_max.0 < http.heartbeat.0 {
+        at.at("http.stream_max", format_args!("must be at least http.heartbeat ({})", http.heartbeat));
+    }
+    if http.body_max.0 > BODY_MAX.0 {
+        at.at("http.body_max", format_args!("must be at most \"{BODY_MAX}\": brokers take no request above 100 MiB"));
+    }
+    if http.bodies_max.0 < http.body_max.0 {
+        at.at("http.bodies_max", format_args!("must be at least http.body_max ({}): one body", http.body_max));
     }
 }
 

@@ -1,10 +1,10 @@
 //! What routes must agree on, across all pipelines. Never serves one.
 
-use super::{At, Found, Loaded};
+use super::{At, BODY_MAX, Found, Loaded};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
 use crate::config::route::{Method, RouteFile, follows_requests};
-use crate::config::text::{KeyFrom, RouteKeyFrom};
+use crate::config::text::{KeyFrom, Name, RouteKeyFrom};
 use crate::config::units::Period;
 use bulkhead_core::record::ID_HEADER;
 
@@ -15,8 +15,9 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded) {
             let path = format!("route[{index}]");
             let mut at = At { document, found };
             kind(&mut at, &path, route);
-            if let Some(results) = &route.results {
-                pipeline_exists(found, loaded, document, &path, results.pipeline.as_ref().map(|name| name.0.as_str()));
+            for (key, results) in [("results", &route.results), ("events", &route.events)] {
+                let name = results.as_ref().and_then(|results| results.pipeline.as_ref());
+                pipeline_exists(found, loaded, document, &format!("{path}.{key}.pipeline"), name);
             }
             let mut at = At { document, found };
             keys(&mut at, &path, route, file);
@@ -41,16 +42,20 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded) {
 fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
     let variables = route.path.variables().len();
     let method = format!("{path}.method");
-    match (&route.produce, &route.results) {
-        (Some(_), None) => {
+    match (&route.produce, &route.results, &route.events) {
+        (Some(produce), None, None) => {
             if variables != 0 {
                 at.at(&format!("{path}.path"), "a route that produces has no variables: nothing would use them");
+            }
+            if produce.body_max.is_some_and(|body_max| body_max.0 > BODY_MAX.0) {
+                let why = format_args!("must be at most \"{BODY_MAX}\": brokers take no request above 100 MiB");
+                at.at(&format!("{path}.produce.body_max"), why);
             }
             if route.method == Method::Get {
                 at.at(&method, "a route that produces is no GET; valid: \"POST\", \"PUT\"");
             }
         }
-        (None, Some(_)) => {
+        (None, Some(_), None) | (None, None, Some(_)) => {
             if variables != 1 {
                 at.at(&format!("{path}.path"), "needs exactly one variable, the job's id: /api/results/{jobId}");
             }
@@ -62,22 +67,29 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
                     at.at(&format!("{path}.{key}"), "only a route that produces has one");
                 }
             }
+            if route.events.is_some() && route.wait_max.is_some() {
+                at.at(&format!("{path}.wait_max"), "a stream does not wait; http.stream_max bounds it");
+            }
         }
-        (None, None) => at.at(path, "does nothing: give it produce = { … } or results = { … }"),
-        (Some(_), Some(_)) => at.at(path, "has both produce and results: make two routes of it"),
+        (None, None, None) => {
+            at.at(path, "does nothing: give it produce = { … }, results = { … } or events = { … }");
+        }
+        _ => at.at(path, "has more than one of produce, results and events: make a route of each"),
+    }
+    if let Some(wait_max) = route.wait_max {
+        at.some(&format!("{path}.wait_max"), wait_max);
     }
 }
 
-fn pipeline_exists(found: &mut Found, loaded: &Loaded, document: &Document, path: &str, name: Option<&str>) {
-    let Some(name) = name else { return };
-    let path = format!("{path}.results.pipeline");
+fn pipeline_exists(found: &mut Found, loaded: &Loaded, document: &Document, path: &str, name: Option<&Name>) {
+    let Some(Name(name)) = name else { return };
     let names = || loaded.pipelines.iter().map(|(_, file)| file.pipeline.name.0.as_str());
-    if loaded.incomplete || document.is_bad(&path) || names().any(|known| known == name) {
+    if loaded.incomplete || document.is_bad(path) || names().any(|known| known == name) {
         return;
     }
     let known = loaded.pipelines.iter().filter(|(document, _)| !document.is_bad("pipeline.name"));
     let known: Vec<_> = known.map(|(_, file)| file.pipeline.name.0.as_str()).collect();
-    found.problems.push(document.problem(&path, "there is no such pipeline").choices(name, known));
+    found.problems.push(document.problem(path, "there is no such pipeline").choices(name, known));
 }
 
 /// Dedupe holds within a partition: what has one ledger key must have one record key.

@@ -123,8 +123,8 @@ impl Publisher for AckedPublisher {
         self.membership.committed(&self.topic, partitions, self.shared.config.call_timeout)
     }
 
-    fn record_bytes_max(&self) -> usize {
-        self.batching.record_bytes_max(&self.shared)
+    fn record_bytes_max(&self, topic: &str) -> usize {
+        self.batching.record_bytes_max(&self.shared, topic)
     }
 }
 

@@ -97,11 +97,14 @@ impl Shared {
     fn create_missing(&self, specs: &[&TopicSpec]) -> Result<(), LogError> {
         let retentions: Vec<_> =
             specs.iter().map(|spec| spec.retention.map(|span| span.as_millis().to_string())).collect();
+        let bytes_max = self.config.message_bytes_max().to_string();
         let topics: Vec<_> = specs
             .iter()
             .zip(&retentions)
             .map(|(spec, retention)| {
                 let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replicas));
+                // Brokers take 1 MiB where nothing is said.
+                let topic = topic.set("max.message.bytes", &bytes_max);
                 match retention {
                     Some(retention) => topic.set("retention.ms", retention),
                     None => topic,

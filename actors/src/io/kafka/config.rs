@@ -1,5 +1,6 @@
 //! How the daemon's Kafka clients are configured. Never connects.
 
+use super::limits::{self, DEFAULT_BYTES};
 use crate::log::{GroupSpec, LogError};
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -112,6 +113,8 @@ pub struct KafkaConfig {
     pub send_timeout: Duration,
     /// How long questions (metadata, positions, offsets) may take.
     pub call_timeout: Duration,
+    /// The largest record that clients send, and that topics made here take.
+    pub record_bytes_max: usize,
 }
 
 impl KafkaConfig {
@@ -127,6 +130,7 @@ impl KafkaConfig {
             transaction_timeout: Duration::from_secs(10),
             send_timeout: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
+            record_bytes_max: limits::record_bytes(DEFAULT_BYTES),
         }
     }
 
@@ -220,6 +224,11 @@ impl KafkaConfig {
         self.finish(&mut config)
     }
 
+    /// `message.max.bytes` of clients, `max.message.bytes` of topics; never below Kafka's own default.
+    pub(super) fn message_bytes_max(&self) -> usize {
+        limits::batch_bytes(self.record_bytes_max).max(DEFAULT_BYTES)
+    }
+
     fn producer(&self) -> ClientConfig {
         let mut config = self.client();
         config
@@ -230,8 +239,7 @@ impl KafkaConfig {
             // A topic that does not exist is told soon, not after the record's own time is up; ours are awaited when
             // made.
             .set("topic.metadata.propagation.max.ms", "2000")
-            // Kafka's own default for `max.message.bytes`.
-            .set("message.max.bytes", "1048588");
+            .set("message.max.bytes", self.message_bytes_max().to_string());
         config
     }
 

@@ -15,7 +15,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// What a batch adds to a record: its own head (61 bytes) and, with room to spare, the record's lengths and counts.
 const OVERHEAD_BYTES: usize = 512;
 /// Kafka's default, taken where the cluster does not let us look.
-const DEFAULT_BYTES: usize = 1_048_588;
+pub(super) const DEFAULT_BYTES: usize = 1_048_588;
 
 /// What is known of the cluster's limits.
 #[derive(Debug, Default)]
@@ -47,6 +47,11 @@ impl Limits {
 /// The largest [`bulkhead_core::record::Record::size`] that fits a batch of this many bytes.
 pub(super) const fn record_bytes(batch_bytes: usize) -> usize {
     batch_bytes.saturating_sub(OVERHEAD_BYTES)
+}
+
+/// The bytes of the batch that a record of this size needs.
+pub(super) const fn batch_bytes(record_bytes: usize) -> usize {
+    record_bytes.saturating_add(OVERHEAD_BYTES)
 }
 
 impl Shared {

@@ -172,6 +172,10 @@ impl Log for KafkaLog {
         self.shared.topic_info(name, self.shared.config.call_timeout)
     }
 
+    fn record_bytes_max(&self, topic: &str) -> Result<usize, LogError> {
+        Ok(limits::record_bytes(self.shared.topic_limit(&topic.into())?))
+    }
+
     fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
         self.shared.create(specs)
     }

@@ -119,9 +119,10 @@ pub(super) struct Batching {
 }
 
 impl Batching {
-    /// The size of the largest record that every topic met so far takes.
-    pub(super) fn record_bytes_max(&self, shared: &Shared) -> usize {
-        limits::record_bytes(self.bytes.values().copied().min().unwrap_or_else(|| shared.base_limit()))
+    /// The size of the largest record that the topic takes; what brokers take by default where it was never met.
+    pub(super) fn record_bytes_max(&self, shared: &Shared, topic: &str) -> usize {
+        let known = self.bytes.get(topic).copied().or_else(|| shared.limits.known(topic));
+        limits::record_bytes(known.unwrap_or_else(|| shared.base_limit()))
     }
 
     fn of(&mut self, shared: &Shared, topic: &Arc<str>) -> Result<usize, LogError> {

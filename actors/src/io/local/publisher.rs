@@ -151,7 +151,7 @@ impl Publisher for LocalPublisher {
         committed(&self.broker, key, partitions, STABLE_WAIT).map_err(|e| PublishError::Unknown(e.to_string()))
     }
 
-    fn record_bytes_max(&self) -> usize {
+    fn record_bytes_max(&self, _: &str) -> usize {
         self.broker.limits.record_bytes_max
     }
 }

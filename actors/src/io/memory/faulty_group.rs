@@ -211,7 +211,7 @@ impl Publisher for FaultyPublisher {
         self.inner.committed(partitions)
     }
 
-    fn record_bytes_max(&self) -> usize {
-        self.inner.record_bytes_max()
+    fn record_bytes_max(&self, topic: &str) -> usize {
+        self.inner.record_bytes_max(topic)
     }
 }
