@@ -41,10 +41,20 @@ impl Body {
     }
 }
 
+/// A fault that an incarnation is made to have, on its own thread or task, where it next looks at its lifeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fall {
+    /// It panics.
+    Panic,
+    /// It says nothing more and heeds no signal, until it has been replaced. For bodies on threads.
+    Hang,
+}
+
 /// What an incarnation was told last.
 #[derive(Clone, Copy, Debug, Default)]
 struct Word {
     signal: Signal,
+    fall: Option<Fall>,
     /// The supervisor no longer counts on it.
     over: bool,
 }
@@ -121,7 +131,36 @@ impl Lifeline {
     /// What the incarnation was told last.
     #[must_use]
     pub fn signal(&self) -> Signal {
+        let Word { signal, fall, .. } = *self.0.word.borrow();
+        fall.map_or(signal, |fall| self.falls(fall))
+    }
+
+    /// The same for others than the incarnation itself.
+    pub(crate) fn told(&self) -> Signal {
         self.0.word.borrow().signal
+    }
+
+    /// Whether a fault was ordered: whoever holds a lock lets go of it before it looks at the signal.
+    pub(crate) fn is_to_fall(&self) -> bool {
+        self.0.word.borrow().fall.is_some()
+    }
+
+    /// Has the fault that was ordered; a hung body goes on once nobody counts on it.
+    fn falls(&self, fall: Fall) -> Signal {
+        assert!(fall != Fall::Panic, "ordered to panic");
+        let this = std::thread::current();
+        self.0.hooks.lock().push((Signal::Drain, Arc::new(move || this.unpark())));
+        self.beat();
+        while self.current() {
+            std::thread::park();
+        }
+        Signal::Kill
+    }
+
+    /// Orders a fault.
+    pub(crate) fn order(&self, fall: Fall) {
+        self.0.word.send_modify(|word| word.fall = Some(fall));
+        self.wake(Signal::Drain);
     }
 
     /// Whether the supervisor still counts on this incarnation. Once it does not, late answers must be dropped.
@@ -154,7 +193,7 @@ impl Lifeline {
 
     fn hook(&self, from: Signal, wake: Hook) {
         self.0.hooks.lock().push((from, Arc::clone(&wake)));
-        if self.signal() >= from {
+        if self.told() >= from {
             call(&wake);
         }
     }
@@ -167,8 +206,12 @@ impl Lifeline {
     /// Waits until the signal is above `seen`.
     pub async fn raised(&self, seen: Signal) -> Signal {
         let mut word = self.0.word.subscribe();
-        let raised = word.wait_for(|word| word.signal > seen).await.map(|word| word.signal);
-        raised.unwrap_or(Signal::Kill)
+        let raised = word.wait_for(|word| word.signal > seen || word.fall.is_some()).await.map(|word| *word);
+        match raised {
+            Ok(Word { fall: Some(fall), .. }) => self.falls(fall),
+            Ok(Word { signal, .. }) => signal,
+            Err(_) => Signal::Kill,
+        }
     }
 
     /// Waits until the supervisor no longer counts on this incarnation.
@@ -190,9 +233,14 @@ impl Lifeline {
             rises
         });
         if rose {
-            let hooks = self.0.hooks.lock().clone();
-            hooks.iter().filter(|(from, _)| signal >= *from).for_each(|(_, hook)| call(hook));
+            self.wake(signal);
         }
+    }
+
+    /// Calls the hooks that wait for this signal.
+    fn wake(&self, signal: Signal) {
+        let hooks = self.0.hooks.lock().clone();
+        hooks.iter().filter(|(from, _)| signal >= *from).for_each(|(_, hook)| call(hook));
     }
 
     /// Ends the supervisor's interest in this incarnation and in all below it. What still runs is told to end and
@@ -201,6 +249,9 @@ impl Lifeline {
         self.raise(Signal::Kill);
         let on_thread = self.0.on_thread.lock();
         let cut = self.0.word.send_if_modified(|word| !std::mem::replace(&mut word.over, true));
+        if cut {
+            self.wake(Signal::Drain);
+        }
         if cut && *on_thread {
             self.0.census.thread_is_abandoned();
         }

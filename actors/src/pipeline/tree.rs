@@ -158,6 +158,9 @@ fn worker_spec(slots: &Arc<Slots>, stage: usize, stage_spec: &StageSpec, worker:
 fn partitions(slots: &Arc<Slots>) -> ChildSpec {
     let slots = Arc::clone(slots);
     ChildSpec::supervisor("partitions", move || {
+        // Each incarnation begins without children: the source adds those of the partitions that are ours.
+        let ours: Vec<Partition> = slots.source.lock().assignments().map(|assignment| assignment.partition).collect();
+        slots.starting.lock().extend(ours);
         let spec = SupervisorSpec::new("partitions", Vec::new());
         SupervisorSpec { stop_order: StopOrder::Together, ..budget(spec, slots.spec.restart) }
     })

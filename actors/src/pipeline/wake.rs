@@ -56,6 +56,10 @@ impl<T> Slot<T> {
                 Ok(taken) => return Ok(taken),
                 Err(until) => until,
             };
+            if lifeline.is_to_fall() {
+                drop(value);
+                return Err(lifeline.signal());
+            }
             match lifeline.signal() {
                 Signal::Run => {}
                 other => return Err(other),

@@ -1,6 +1,7 @@
 //! What a supervisor can be told from outside, by any thread. Never waits: a full mailbox is an error of the caller's.
 
 use super::spec::ChildSpec;
+use crate::shell::Fall;
 use actix::prelude::Message;
 use bulkhead_core::supervisor::Signal;
 use tokio::sync::oneshot;
@@ -12,6 +13,7 @@ pub(super) enum Command {
     Add(Box<ChildSpec>),
     Remove(String, Signal),
     Kill(String),
+    Fall(String, Fall),
     /// Answered when it is taken, to show that the supervisor's loop turns.
     Ping(oneshot::Sender<()>),
 }

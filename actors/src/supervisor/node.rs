@@ -212,7 +212,7 @@ impl Node {
 
     /// Takes the news of an incarnation's end, unless it was given up before.
     fn buried(&mut self, life: Life, said: Option<Exit>) -> Option<Event> {
-        let killed = self.line(life)?.signal() == Signal::Kill;
+        let killed = self.line(life)?.told() == Signal::Kill;
         let verdict = self.entries.get_mut(&life.child)?.verdict.take();
         let unsaid = || if killed { Exit::Killed } else { Exit::Panicked("its actor fell".to_owned()) };
         let exit = verdict.or(said).unwrap_or_else(unsaid);
@@ -370,6 +370,12 @@ impl Handler<Command> for Node {
             Command::Kill(path) => {
                 if let Some(id) = self.id(&path) {
                     self.drive(Event::Kill(id), ctx);
+                }
+            }
+            Command::Fall(path, fall) => {
+                let entry = self.entries.values().find(|entry| entry.path == path);
+                if let Some(lifeline) = entry.and_then(|entry| entry.lifeline.as_ref()) {
+                    lifeline.order(fall);
                 }
             }
             Command::Ping(answer) => {

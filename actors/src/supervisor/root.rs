@@ -6,7 +6,7 @@ use super::registry::{ActorView, Registry};
 use super::spec::{ChildSpec, SupervisorSpec};
 use super::tombstone::{Census, Report, Tombstone, note_panics};
 use crate::clock::Clock;
-use crate::shell::{Exit, Lifeline, Signal};
+use crate::shell::{Exit, Fall, Lifeline, Signal};
 use actix::prelude::{Recipient, SendError};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::Incarnation;
@@ -155,6 +155,14 @@ impl RootHandle {
     /// If nobody lives there, or too many commands wait.
     pub fn kill(&self, path: &str) -> Result<(), ControlError> {
         self.command(&self.parent(path)?, Command::Kill(path.to_owned()))
+    }
+
+    /// Makes an actor have a fault by itself, which is charged as any other: for chaos and for tests of what supervises it.
+    ///
+    /// # Errors
+    /// If nobody lives there, or too many commands wait.
+    pub fn fall(&self, path: &str, fall: Fall) -> Result<(), ControlError> {
+        self.command(&self.parent(path)?, Command::Fall(path.to_owned(), fall))
     }
 
     fn parent(&self, path: &str) -> Result<String, ControlError> {

@@ -10,12 +10,15 @@ use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::{
     DlqSpec, LedgerSpec, OnGap, OutputSpec, Pipeline, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
 };
+use bulkhead_actors::results::{JobStore, Source, run};
+use bulkhead_actors::shell::Body;
 use bulkhead_actors::step::{Step, StepFactory};
-use bulkhead_actors::supervisor::{Root, RootExit, RootHandle, SupervisorSpec};
+use bulkhead_actors::supervisor::{ChildSpec, Root, RootExit, RootHandle, SupervisorSpec};
 use bulkhead_core::cut::CutLimits;
 use bulkhead_core::fault::Fault;
 use bulkhead_core::gather::Gather;
 use bulkhead_core::ids::Partition;
+use bulkhead_core::jobs::Limits;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::partition::PartitionLimits;
@@ -101,6 +104,7 @@ pub(crate) struct Plan {
     pub(crate) delivery: Delivery,
     pub(crate) behaviour: Behaviour,
     pub(crate) timeout: Duration,
+    pub(crate) clock: Clock,
     pub(crate) tune: fn(&mut PipelineSpec),
 }
 
@@ -113,6 +117,7 @@ impl Default for Plan {
             delivery: Delivery::ExactlyOnce,
             behaviour: Arc::new(|_, _| Act::Pass),
             timeout: Duration::from_secs(20),
+            clock: Clock::real(),
             tune: |_| {},
         }
     }
@@ -201,6 +206,20 @@ fn topics(partitions: i32) -> Vec<TopicSpec> {
     ["flow.in", "flow.out", "flow.dlq", "flow.ledger"].map(topic).into()
 }
 
+/// The results actor, which reads what the pipeline makes of its jobs.
+fn results(log: &Arc<dyn Log>, metrics: &Arc<Metrics>) -> ChildSpec {
+    let topics = [("flow.out", Source::Results), ("flow.dlq", Source::DeadLetters)];
+    let topics: Arc<[_]> = topics.map(|(topic, source)| (Arc::from(topic), source)).into();
+    let limits = Limits { jobs_max: 10_000, bytes_max: 1 << 20, ttl: Duration::from_secs(3_600) };
+    let (log, jobs) = (Arc::clone(log), Arc::new(JobStore::new(limits, Arc::clone(metrics))));
+    let mut spec = ChildSpec::body("results", move |_| {
+        let (log, topics, jobs) = (Arc::clone(&log), Arc::clone(&topics), Arc::clone(&jobs));
+        Body::thread(move |lifeline| run(&lifeline, &log, &topics, &jobs))
+    });
+    spec.heartbeat = Some(Duration::from_secs(14));
+    spec
+}
+
 impl Rig {
     pub(crate) fn start(plan: Plan) -> Self {
         let (log, faults) = MemoryLog::open(&MemoryOptions::default()).expect("a log in memory opens");
@@ -218,8 +237,9 @@ impl Rig {
         let cache = tempfile::tempdir().expect("a temporary directory");
         let metrics = Arc::new(Metrics::new());
         let spec = spec(&plan, probe, cache.path());
-        let pipeline = Pipeline::new(spec, Arc::clone(&log), "test", Clock::real(), Arc::clone(&metrics));
-        let root = Root::start(SupervisorSpec::new("root", vec![pipeline.supervise()]));
+        let pipeline = Pipeline::new(spec, Arc::clone(&log), "test", plan.clock, Arc::clone(&metrics));
+        let children = vec![results(&log, &metrics), pipeline.supervise()];
+        let root = Root::start(SupervisorSpec::new("root", children));
         pipeline.attach(root.clone());
         Self { log, faults, root, pipeline, metrics, runs, calls, partitions, cache }
     }
@@ -245,9 +265,14 @@ impl Rig {
 
     /// Reads outputs and dead letters until there are `count` of them; then makes sure that no more come with what is there.
     pub(crate) async fn outcomes(&self, count: usize) -> Outcomes {
-        let (log, partitions) = (Arc::clone(&self.log), self.partitions);
-        let read = tokio::task::spawn_blocking(move || read_outcomes(&*log, partitions, count));
+        let read = self.reading(count);
         tokio::time::timeout(PATIENCE + Duration::from_secs(5), read).await.expect("in time").expect("no panic")
+    }
+
+    /// Reads outputs and dead letters until there are `count` of them, on a thread of its own.
+    pub(crate) fn reading(&self, count: usize) -> tokio::task::JoinHandle<Outcomes> {
+        let (log, partitions) = (Arc::clone(&self.log), self.partitions);
+        tokio::task::spawn_blocking(move || read_outcomes(&*log, partitions, count))
     }
 
     /// Drains, and makes sure that no actor is left and no ticket open.
