@@ -1,12 +1,14 @@
 //! `make bench`: the daemon beside bare programs that do the same work, interleaved, on a broker of its own. Never
 //! enforces a figure: it prints a table and writes `target/bench.jsonl`.
 //!
-//! Names on the command line choose benchmarks. `BENCH_RECORDS` (500,000), `BENCH_PAIRS` (3) and `BENCH_KILLS` (9) set
-//! the size.
+//! Names on the command line choose benchmarks. `BENCH_RECORDS` (500,000), `BENCH_IMAGES` (2,000), `BENCH_PAIRS` (3) and
+//! `BENCH_KILLS` (9) set the size.
 
+mod images;
 mod report;
 mod restart;
 mod stream;
+mod watch;
 
 use bulkhead_testkit::kafka::{Kafka, KafkaSpec};
 use report::Report;
@@ -22,6 +24,10 @@ fn main() {
         if wanted(workload.name()) {
             stream::measure(&kafka, workload, size, &mut report);
         }
+    }
+    if wanted(images::NAME) {
+        let size = images::Size { images: setting("BENCH_IMAGES", 2_000), pairs: setting("BENCH_PAIRS", 3) };
+        images::measure(&kafka, size, &mut report);
     }
     if wanted("restart") {
         restart::measure(&kafka, setting("BENCH_KILLS", 9), &mut report);

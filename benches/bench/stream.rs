@@ -2,21 +2,20 @@
 //! the bare program. Both outputs are read back and counted; a run that lost or doubled a record ends the benchmark.
 
 use crate::report::{Figure, Report, median};
+use crate::watch::{Run, Speed, peak_mib};
 use bulkhead_core::record::{Header, Record};
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
-use bulkhead_testkit::process::{Process, eventually};
+use bulkhead_testkit::process::Process;
 use bulkhead_testkit::topics::{Isolation, Produced};
 use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PARTITIONS: i32 = 4;
 const WORKERS: &str = "2";
-const PATIENCE: Duration = Duration::from_secs(300);
 /// A record is `RECORD_BYTES` of JSON, as in `notes/performance.md` W2.
 const RECORD_BYTES: usize = 482;
 /// How many bytes at a payload's start tell it from all others.
@@ -107,22 +106,6 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
     });
 }
 
-/// How fast a run was: records a second, and the processor time that its process took for each, which other load on the
-/// machine changes little.
-#[derive(Clone, Copy, Debug)]
-struct Speed {
-    rate: f64,
-    cpu_us: f64,
-}
-
-/// What a look at a run showed: when, how long the output was, how much processor time the process had taken.
-#[derive(Clone, Copy)]
-struct Look {
-    at: Instant,
-    visible: i64,
-    cpu: f64,
-}
-
 struct Bench<'a> {
     kafka: &'a Kafka,
     workload: Workload,
@@ -141,7 +124,7 @@ impl Bench<'_> {
         let args = [&bootstrap[..], &self.source, &output, &ledger, &name, &partitions, WORKERS];
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let process = Process::start("limit", &program, args, &[], &folder.path().join("log"));
-        let speed = self.watch(&output, process.pid(), || {
+        let speed = self.run(&output, process.pid()).watch(|| {
             let status = process.exit_status();
             assert!(status.is_none_or(|s| s.success()), "the limit failed:\n{}", process.tail(20));
             status.is_some()
@@ -162,7 +145,7 @@ impl Bench<'_> {
         let output = format!("{name}.out");
         let ends = self.kafka.end_offsets(&self.source, Isolation::Committed);
         let positions = self.kafka.positions(&name, &self.source);
-        let speed = self.watch(&output, daemon.pid(), || {
+        let speed = self.run(&output, daemon.pid()).watch(|| {
             assert!(daemon.is_running(), "the daemon ended");
             positions.committed() == ends
         });
@@ -183,29 +166,9 @@ impl Bench<'_> {
         name
     }
 
-    /// How fast process `pid` was between the first commit that is visible and the last; `done` says whether all is
-    /// committed and is asked only when the output is as long as it will be.
-    fn watch(&self, output: &str, pid: u32, mut done: impl FnMut() -> bool) -> Speed {
-        let watcher = self.kafka.reader(Isolation::Committed);
-        let mut last = Look { at: Instant::now(), visible: 0, cpu: 0.0 };
-        let (began, mut first) = (last.at, None);
-        let mut finished = false;
-        while !finished {
-            assert!(began.elapsed() < PATIENCE, "{output} has {} of {} records", last.visible, self.outputs);
-            // A transaction's marker takes an offset, so the length is reached a little early. Nothing is assigned to the
-            // watcher: its poll only waits between two looks.
-            finished = last.visible >= self.outputs && done();
-            drop(watcher.poll(Duration::from_millis(10)));
-            let visible = length(&watcher, output);
-            if visible > last.visible {
-                last = Look { at: Instant::now(), visible, cpu: cpu_seconds(pid).unwrap_or(last.cpu) };
-                first = first.or(Some(last));
-            }
-        }
-        let first = first.expect("the output is not empty");
-        let records = self.outputs as f64 * (last.visible - first.visible) as f64 / last.visible as f64;
-        let rate = records / (last.at - first.at).as_secs_f64();
-        Speed { rate, cpu_us: (last.cpu - first.cpu) * 1e6 / records }
+    fn run<'a>(&'a self, output: &'a str, pid: u32) -> Run<'a> {
+        let pause = Duration::from_millis(10);
+        Run { kafka: self.kafka, output, partitions: PARTITIONS, records: self.outputs, pid, pause }
     }
 
     /// Every output is there once.
@@ -242,32 +205,4 @@ steps   = [{{ pass = {{}} }}]
     fs::write(config.join("pipelines/bench.toml"), text).expect("the config can be written");
     fs::write(config.join("bulkhead.toml"), "version = 1\n").expect("the config can be written");
     config
-}
-
-/// How many offsets of a topic a committed-only reader can reach.
-fn length(watcher: &BaseConsumer, topic: &str) -> i64 {
-    let end = |partition| {
-        eventually("the output's end", PATIENCE, || {
-            let marks = watcher.fetch_watermarks(topic, partition, Duration::from_secs(5));
-            marks.map(|(_, end)| end).map_err(|e| e.to_string())
-        })
-    };
-    (0..PARTITIONS).map(end).sum()
-}
-
-/// The most memory that a process has had.
-fn peak_mib(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon still runs");
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux tells a process' peak");
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
-    kib / 1024.0
-}
-
-/// The processor time that a process has taken; none once it is gone.
-fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which stands in parentheses: state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let mut ticks = || fields.next()?.parse::<f64>().ok();
-    Some((ticks()? + ticks()?) / 100.0)
 }

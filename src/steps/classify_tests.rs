@@ -1,10 +1,10 @@
 //! The step as a stage runs it: our model, its samples, and what is sent instead of a picture.
 
 use super::*;
-use crate::vision::fixture::{Graph, flatten};
 use bulkhead_core::fault::FaultClass;
 use bulkhead_core::record::ID_HEADER;
 use bulkhead_core::time::WallMs;
+use bulkhead_testkit::onnx::{FLOAT, Graph, flatten};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -111,7 +111,7 @@ fn what_is_no_picture_is_rejected_alone() {
 /// A directory with a model of two pixels, whose answer is what it is given, and its description.
 fn two_pixels(input: &str) -> (tempfile::TempDir, ClassifyConfig) {
     let dir = tempfile::tempdir().unwrap();
-    let graph = Graph { input: &[None, Some(1), Some(1), Some(2)], outputs: &[("out", &[None, None])], element: 1 };
+    let graph = Graph { input: &[None, Some(1), Some(1), Some(2)], outputs: &[("out", &[None, None])], element: FLOAT };
     let model = flatten(&graph);
     let sha256: String = Sha256::digest(&model).iter().map(|b| format!("{b:02x}")).collect();
     std::fs::write(dir.path().join("m.onnx"), model).unwrap();

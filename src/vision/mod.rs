@@ -4,8 +4,6 @@
 
 pub mod decode;
 pub mod describe;
-#[cfg(test)]
-pub(crate) mod fixture;
 pub mod ink;
 pub mod model;
 pub mod onnx;

@@ -1,8 +1,8 @@
 //! What a model is refused for, in words; on our own model and changed copies of its description.
 
 use super::*;
-use crate::vision::fixture::{Graph, flatten};
 use crate::vision::onnx::{Library, Session};
+use bulkhead_testkit::onnx::{DOUBLE, FLOAT, Graph, flatten};
 use std::path::Path;
 use tempfile::TempDir;
 
@@ -117,20 +117,20 @@ fn graphs_of_other_shapes_are_told_from_ours() {
     let ours = [None, Some(1), Some(28), Some(28)];
     let free: &[Option<u64>] = &[None, None];
     // How many classes a free shape gives is seen when it runs.
-    assert_eq!(said(Graph { input: &[None; 4], outputs: &[("out", free)], element: 1 }), Vec::<String>::new());
+    assert_eq!(said(Graph { input: &[None; 4], outputs: &[("out", free)], element: FLOAT }), Vec::<String>::new());
     assert_eq!(
-        said(Graph { input: &ours, outputs: &[("out", free)], element: 11 }),
+        said(Graph { input: &ours, outputs: &[("out", free)], element: DOUBLE }),
         [
             "file: the graph's input `pixels` is a tensor of f64; 32-bit floats are needed",
             "output: the graph's output `out` is a tensor of f64; 32-bit floats are needed",
         ]
     );
     assert_eq!(
-        said(Graph { input: &ours, outputs: &[("a", free), ("b", free)], element: 1 }),
+        said(Graph { input: &ours, outputs: &[("a", free), ("b", free)], element: FLOAT }),
         ["output: missing; the graph has several outputs: a, b"]
     );
     assert_eq!(
-        said(Graph { input: &[None, Some(784)], outputs: &[("out", &[None, Some(784)])], element: 1 }),
+        said(Graph { input: &[None, Some(784)], outputs: &[("out", &[None, Some(784)])], element: FLOAT }),
         [
             "input: width, height, layout = \"nchw\" and channels = \"grey\" give [1, 1, 28, 28], but the graph's input `pixels` is \
              [?, 784]",

@@ -8,6 +8,8 @@ pub mod flow;
 pub mod groups;
 mod java;
 pub mod kafka;
+pub mod mobilenet;
+pub mod onnx;
 mod ports;
 pub mod process;
 mod scratch;

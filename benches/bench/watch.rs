@@ -1,0 +1,95 @@
+//! Watches a run from outside: how long its output is, and what its process takes. Never judges it.
+
+use bulkhead_testkit::kafka::Kafka;
+use bulkhead_testkit::process::eventually;
+use bulkhead_testkit::topics::Isolation;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use std::fs;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How fast a run was: records a second, and the processor time that its process took for each, which other load on the
+/// machine changes little.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Speed {
+    pub(crate) rate: f64,
+    pub(crate) cpu_us: f64,
+}
+
+/// What a look at a run showed: when, how long the output was, how much processor time the process had taken.
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    visible: i64,
+    cpu: f64,
+}
+
+/// A run that is watched.
+pub(crate) struct Run<'a> {
+    pub(crate) kafka: &'a Kafka,
+    /// Its output topic, and how many partitions that has.
+    pub(crate) output: &'a str,
+    pub(crate) partitions: i32,
+    /// How many records it will give.
+    pub(crate) records: i64,
+    /// Its process.
+    pub(crate) pid: u32,
+    /// Between two looks, which take some of the machine themselves.
+    pub(crate) pause: Duration,
+}
+
+impl Run<'_> {
+    /// How fast it was between the first commit that is visible and the last; `done` says whether all is committed and is
+    /// asked only when the output is as long as it will be.
+    pub(crate) fn watch(&self, mut done: impl FnMut() -> bool) -> Speed {
+        let watcher = self.kafka.reader(Isolation::Committed);
+        let mut last = Look { at: Instant::now(), visible: 0, cpu: 0.0 };
+        let (began, mut first) = (last.at, None);
+        let mut finished = false;
+        while !finished {
+            assert!(began.elapsed() < PATIENCE, "{} has {} of {} records", self.output, last.visible, self.records);
+            // A transaction's marker takes an offset, so the length is reached a little early. Nothing is assigned to the
+            // watcher: its poll only waits between two looks.
+            finished = last.visible >= self.records && done();
+            drop(watcher.poll(self.pause));
+            let visible = self.length(&watcher);
+            if visible > last.visible {
+                last = Look { at: Instant::now(), visible, cpu: cpu_seconds(self.pid).unwrap_or(last.cpu) };
+                first = first.or(Some(last));
+            }
+        }
+        let first = first.expect("the output is not empty");
+        let records = self.records as f64 * (last.visible - first.visible) as f64 / last.visible as f64;
+        let rate = records / (last.at - first.at).as_secs_f64();
+        Speed { rate, cpu_us: (last.cpu - first.cpu) * 1e6 / records }
+    }
+
+    /// How many offsets of the output a committed-only reader can reach.
+    fn length(&self, watcher: &BaseConsumer) -> i64 {
+        let end = |partition| {
+            eventually("the output's end", PATIENCE, || {
+                let marks = watcher.fetch_watermarks(self.output, partition, Duration::from_secs(5));
+                marks.map(|(_, end)| end).map_err(|e| e.to_string())
+            })
+        };
+        (0..self.partitions).map(end).sum()
+    }
+}
+
+/// The most memory that a process has had.
+pub(crate) fn peak_mib(pid: u32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon still runs");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux tells a process' peak");
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
+    kib / 1024.0
+}
+
+/// The processor time that a process has taken; none once it is gone.
+fn cpu_seconds(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which stands in parentheses: state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
+}
