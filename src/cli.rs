@@ -6,6 +6,7 @@ use crate::config::problem::Problem;
 use crate::config::text::Name;
 use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
+use crate::model::{self, ModelCommand};
 use crate::{connect, daemon, health, list, logging, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -37,6 +38,9 @@ enum Command {
     Health(HealthArgs),
     /// List a config's pipelines, stages, steps and routes
     List(ConfigArgs),
+    /// Look at one model and its description
+    #[command(subcommand)]
+    Model(ModelCommand),
     /// Print the JSON Schema of the config files, or their reference page
     Schema(SchemaArgs),
     /// Run the steps of one stage for the daemon that started this process
@@ -118,6 +122,9 @@ struct SchemaArgs {
     /// Print the reference page (Markdown) instead
     #[arg(long)]
     reference: bool,
+    /// Of a model's description, not of the config files
+    #[arg(long)]
+    model: bool,
 }
 
 fn brokers(text: &str) -> Result<String, String> {
@@ -146,8 +153,18 @@ pub fn main() -> Exit {
             Err(exit) => exit,
         },
         Command::Worker(args) => worker::run(&args.config, &args.pipeline, &args.stage),
-        Command::Schema(SchemaArgs { reference: true }) => print(&reference::markdown()),
-        Command::Schema(SchemaArgs { reference: false }) => print(&schema::text()),
+        Command::Model(command) => {
+            let (told, problems, exit) = model::run(&command);
+            eprint!("{problems}");
+            match print(&told) {
+                Exit::Clean => exit,
+                unprinted => unprinted,
+            }
+        }
+        Command::Schema(SchemaArgs { reference: true, model: false }) => print(&reference::markdown()),
+        Command::Schema(SchemaArgs { reference: false, model: false }) => print(&schema::text(&schema::both())),
+        Command::Schema(SchemaArgs { reference: true, model: true }) => print(&reference::model()),
+        Command::Schema(SchemaArgs { reference: false, model: true }) => print(&schema::text(&schema::model())),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod health;
 pub mod list;
 pub mod logging;
+pub mod model;
 pub mod steps;
 pub mod vision;
 pub mod worker;

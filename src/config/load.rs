@@ -122,37 +122,40 @@ impl Loader<'_> {
                 return None;
             }
         };
-        let (table, errors) = DeTable::parse_recoverable(&text);
-        let mut document = Document::new(name, text.clone());
-        if !errors.is_empty() {
-            for error in errors {
-                let offset = error.span().map_or(0, |span| span.start);
-                let why = error.message().lines().collect::<Vec<_>>().join(", ");
-                self.problems.push(document.problem_at(offset, why));
-            }
-            return None;
+        parse(Document::new(name, text), schema, self.options.variables, self.dir, &mut self.problems)
+    }
+}
+
+/// Makes a file's type of it, with stand-ins for what is wrong; `None` where it is no TOML.
+pub(super) fn parse<T: DeserializeOwned>(
+    mut document: Document,
+    schema: &serde_json::Value,
+    variables: &Variables<'_>,
+    dir: &Path,
+    problems: &mut Vec<Problem>,
+) -> Option<(Document, T)> {
+    let text = document.text.clone();
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if !errors.is_empty() {
+        for error in errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            let why = error.message().lines().collect::<Vec<_>>().join(", ");
+            problems.push(document.problem_at(offset, why));
         }
-        let walk = Walk {
-            document: &mut document,
-            schema,
-            variables: self.options.variables,
-            dir: self.dir,
-            problems: &mut self.problems,
-            stand_ins: 0,
-        };
-        let json = walk.file(&table);
-        match serde_json::from_value(json) {
-            Ok(file) => Some((document, file)),
-            Err(why) => {
-                let why = format!("fits the schema, but not its type ({why}): this is a bug in bulkhead");
-                self.problems.push(document.problem_at(0, why));
-                None
-            }
+        return None;
+    }
+    let json = Walk { document: &mut document, schema, variables, dir, problems, stand_ins: 0 }.file(&table);
+    match serde_json::from_value(json) {
+        Ok(file) => Some((document, file)),
+        Err(why) => {
+            let why = format!("fits the schema, but not its type ({why}): this is a bug in bulkhead");
+            problems.push(document.problem_at(0, why));
+            None
         }
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let unreadable = |why: std::io::Error| format!("cannot be read: {why}");
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();

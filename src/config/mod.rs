@@ -14,6 +14,7 @@ pub mod route;
 pub mod schema;
 pub mod secret;
 mod shape;
+pub mod single;
 pub mod text;
 pub mod units;
 pub mod variables;

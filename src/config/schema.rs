@@ -3,6 +3,7 @@
 
 use super::daemon::Daemon;
 use super::pipeline::PipelineFile;
+use crate::vision::describe::Description;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema};
@@ -18,6 +19,12 @@ pub fn daemon() -> Json {
 #[must_use]
 pub fn pipeline() -> Json {
     of::<PipelineFile>()
+}
+
+/// The schema of a model's description.
+#[must_use]
+pub fn model() -> Json {
+    of::<Description>()
 }
 
 /// The schema of both, for editors: a file is one or the other.
@@ -40,7 +47,7 @@ pub fn both() -> Json {
     })
 }
 
-fn of<T: JsonSchema>() -> Json {
+pub(super) fn of<T: JsonSchema>() -> Json {
     let settings = SchemaSettings::draft2020_12().with_transform(NoNull);
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
@@ -78,8 +85,8 @@ impl Transform for NoNull {
     }
 }
 
-/// The schema of both as it is kept in `config/schema.json`.
+/// A schema as it is kept in a file.
 #[must_use]
-pub fn text() -> String {
-    format!("{:#}\n", both())
+pub fn text(schema: &Json) -> String {
+    format!("{schema:#}\n")
 }

@@ -198,6 +198,9 @@ impl<'a> Walk<'a> {
                 formats::hint(schema, &number.to_string()).unwrap_or_else(|| expected(schema, "a decimal number")),
             );
         }
+        if !number.is_finite() {
+            return self.bad(path, "must be a finite number");
+        }
         let bound = |name: &str, or: f64| schema.get(name).and_then(Json::as_f64).unwrap_or(or);
         let (min, max) = (bound("minimum", f64::MIN), bound("maximum", f64::MAX));
         if !(min..=max).contains(&number) {

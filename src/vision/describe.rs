@@ -1,12 +1,11 @@
 //! A model's description: what a graph cannot say of itself: what its input means, how pictures are fitted into it and
 //! what its outputs are called. Never opens the model; `model` does.
 
+use crate::config::single::Single;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::path::{Component, Path, PathBuf};
 
-/// Pixels a side; a larger input is a mistake (EfficientNet-B7, the largest common classifier, takes 600).
-const SIDE_MAX: usize = 4096;
 /// Characters of a name or a version.
 const WORD_MAX: usize = 100;
 
@@ -34,6 +33,7 @@ pub struct Description {
     pub softmax: bool,
     /// How many classes an answer names, best first.
     #[serde(default = "default_top")]
+    #[schemars(range(min = 1))]
     pub top: usize,
 }
 
@@ -45,9 +45,11 @@ fn default_top() -> usize {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Input {
-    /// Pixels.
+    /// Pixels. (More is a mistake: EfficientNet-B7, the largest common classifier, takes 600.)
+    #[schemars(range(min = 1, max = 4096))]
     pub width: usize,
     /// Pixels.
+    #[schemars(range(min = 1, max = 4096))]
     pub height: usize,
     /// The order of the dimensions.
     pub layout: Layout,
@@ -59,6 +61,12 @@ pub struct Input {
     /// "resize to 256, crop to 224".
     #[serde(default = "default_crop")]
     pub crop: f32,
+    /// What `fit = "letterbox"` leaves free is filled with: each channel's value, 0 (black) to 255.
+    #[serde(default)]
+    pub fill: u8,
+    /// Pixels that `fit = "ink"` leaves free around what is drawn.
+    #[serde(default)]
+    pub margin: usize,
     /// What a white pixel's channel is before mean and standard deviation: 1 (most models) or 255.
     #[serde(default = "default_white")]
     pub white: f32,
@@ -127,66 +135,58 @@ pub enum Fit {
     Stretch,
     /// Scaled until it covers the input; what sticks out is cut off ("resize, then centre crop").
     Cover,
-    /// Scaled until all of it fits, in the middle; what stays free is filled.
-    Letterbox {
-        /// Each channel's value there, 0 (black) to 255.
-        #[serde(default)]
-        fill: u8,
-    },
-    /// What is drawn in it is found, made bright on black, scaled and put in the middle.
-    Ink {
-        /// Pixels left free around it.
-        margin: usize,
-    },
+    /// Scaled until all of it fits, in the middle; what stays free has the value `fill`.
+    Letterbox,
+    /// What is drawn in it is found, made bright on black, scaled and put in the middle, `margin` pixels free around it.
+    Ink,
 }
 
+/// What a key is judged by beside its own value: where that is wrong, nothing is said of the key.
+const JUDGED_BY: &[(&str, &[&str])] = &[
+    ("input.mean", &["input.channels"]),
+    ("input.std", &["input.channels"]),
+    ("input.crop", &["input.fit"]),
+    ("input.fill", &["input.fit"]),
+    ("input.margin", &["input.fit", "input.width"]),
+    ("input.fit", &["input.channels", "input.width", "input.height"]),
+];
+
 impl Description {
-    /// Reads a description from TOML.
-    ///
-    /// # Errors
-    /// What is wrong with the text, with line and column.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|e| e.to_string().trim_end().to_owned())
+    /// Notes everything that is wrong with a description by itself.
+    pub fn judge(file: &mut Single<Self>) {
+        for (key, why) in file.value.problems() {
+            let judged_by = JUDGED_BY.iter().find(|(judged, _)| *judged == key).map_or(&[][..], |(_, by)| *by);
+            if !judged_by.iter().any(|by| file.is_bad(by)) {
+                file.refuse(key, why);
+            }
+        }
     }
 
-    /// Everything that is wrong with it by itself, each as `key: what, and what would be right`. Opens no file.
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
+    /// Everything that is wrong with it by itself, each as a key and what would be right. Opens no file.
+    fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        let mut refuse = |problem: String| problems.push(problem);
+        let mut refuse = |key, why: String| problems.push((key, why));
         for (key, path) in [("file", Some(&self.file)), ("labels_file", self.labels_file.as_ref())] {
-            if let Some(path) = path.filter(|p| !is_below(p)) {
-                refuse(format!(
-                    "{key}: `{}` must be a path below the description's directory, without `..`",
-                    path.display()
-                ));
+            if path.is_some_and(|p| !is_below(p)) {
+                refuse(key, "must be a path below the description's directory, without `..`".to_owned());
             }
         }
         if self.sha256.len() != 64 || !self.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            refuse(format!(
-                "sha256: `{}` is no SHA-256; 64 hexadecimal digits are needed, `sha256sum {}` prints them",
-                self.sha256,
-                self.file.display()
-            ));
+            let file = self.file.display();
+            refuse("sha256", format!("is no SHA-256: 64 hexadecimal digits, as `sha256sum {file}` prints them"));
         }
         for (key, text) in [("name", &self.name), ("version", &self.version)] {
-            if let Some(text) = text.as_ref().filter(|t| !is_word(t)) {
-                refuse(format!(
-                    "{key}: `{}` is not possible; 1 to {WORD_MAX} printable characters without spaces are",
-                    text.escape_debug()
-                ));
+            if text.as_ref().is_some_and(|t| !is_word(t)) {
+                refuse(key, format!("must be 1 to {WORD_MAX} printable characters without spaces"));
             }
         }
         match (&self.labels, &self.labels_file) {
-            (Some(_), Some(_)) => refuse("labels, labels_file: both are given; one of them is needed".to_owned()),
-            (None, None) => refuse("labels: missing; a list of class names, or labels_file, is needed".to_owned()),
+            (Some(_), Some(_)) => refuse("labels_file", "is given beside labels; one of them is needed".to_owned()),
+            (None, None) => refuse("labels", "is missing; a list of class names, or labels_file, is needed".to_owned()),
             (Some(labels), None) if labels.len() < 2 => {
-                refuse(format!("labels: {} of them; a classifier has at least 2 classes", labels.len()));
+                refuse("labels", format!("has {}; a classifier has at least 2 classes", labels.len()));
             }
             _ => {}
-        }
-        if self.top == 0 {
-            refuse("top: 0 classes would be named; at least 1 is needed".to_owned());
         }
         problems.extend(self.input.problems());
         problems
@@ -194,51 +194,41 @@ impl Description {
 }
 
 impl Input {
-    fn problems(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        for (key, side) in [("width", self.width), ("height", self.height)] {
-            if !(1..=SIDE_MAX).contains(&side) {
-                problems.push(format!("input.{key}: {side} pixels; 1 to {SIDE_MAX} are possible"));
-            }
-        }
+        let mut refuse = |key, why: String| problems.push((key, why));
         let count = self.channels.count();
-        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+        for (key, values) in [("input.mean", &self.mean), ("input.std", &self.std)] {
             if values.len() != 1 && values.len() != count {
                 let needed = if count == 1 { "1 is".to_owned() } else { format!("1 or {count} (one a channel) are") };
-                problems.push(format!("input.{key}: {} values; {needed} needed", values.len()));
+                refuse(key, format!("has {} values; {needed} needed", values.len()));
             }
-        }
-        if self.mean.iter().any(|v| !v.is_finite()) {
-            problems.push("input.mean: every value must be a finite number".to_owned());
         }
         if self.std.iter().any(|v| !v.is_normal()) {
-            problems
-                .push("input.std: every value is divided by, so none may be 0, infinite or not a number".to_owned());
+            refuse("input.std", "is divided by, so no value may be 0".to_owned());
         }
         if !(self.white.is_normal() && self.white > 0.0) {
-            problems.push(format!(
-                "input.white: {} is not possible; a number above 0 is needed, mostly 1 or 255",
-                self.white
-            ));
+            refuse("input.white", "must be above 0, mostly 1 or 255".to_owned());
         }
         if !(self.crop > 0.0 && self.crop <= 1.0) {
-            problems.push(format!("input.crop: {} is no share of a side; above 0 and up to 1 are possible", self.crop));
+            refuse("input.crop", "must be above 0 and at most 1".to_owned());
         } else if self.crop < 1.0 && self.fit != Fit::Cover {
-            problems.push("input.crop: only fit = \"cover\" cuts anything off".to_owned());
+            refuse("input.crop", "is for fit = \"cover\", which alone cuts anything off".to_owned());
         }
-        if let Fit::Ink { margin } = self.fit {
+        if self.fill > 0 && self.fit != Fit::Letterbox {
+            refuse("input.fill", "is for fit = \"letterbox\", which alone leaves anything free".to_owned());
+        }
+        if self.margin > 0 && self.fit != Fit::Ink {
+            refuse("input.margin", "is for fit = \"ink\"".to_owned());
+        }
+        if self.fit == Fit::Ink {
             if self.width != self.height {
-                problems
-                    .push(format!("input.fit: ink needs a square input, this one is {} x {}", self.width, self.height));
+                refuse("input.fit", format!("needs a square input, this one is {} x {}", self.width, self.height));
+            } else if self.channels != Channels::Grey {
+                refuse("input.fit", "gives one channel; it needs channels = \"grey\"".to_owned());
             }
-            if self.channels != Channels::Grey {
-                problems.push("input.fit: ink gives one channel; it needs channels = \"grey\"".to_owned());
-            }
-            if margin.saturating_mul(2) >= self.width {
-                problems.push(format!(
-                    "input.fit: a margin of {margin} leaves no room for the ink in {} pixels; less than half is needed",
-                    self.width
-                ));
+            if self.margin.saturating_mul(2) >= self.width {
+                refuse("input.margin", format!("leaves no room for the ink in {} pixels", self.width));
             }
         }
         problems

@@ -4,9 +4,12 @@
 
 pub mod decode;
 pub mod describe;
+pub mod examine;
 pub mod ink;
 pub mod model;
 pub mod onnx;
 pub mod prepare;
+pub mod provenance;
 pub mod rank;
 pub mod resample;
+pub mod suggest;

@@ -1,8 +1,11 @@
 //! A model on disk: its description, its labels and its verified bytes, and whether its graph is what the description
 //! says. Never runs it; `onnx` does.
 
-use super::describe::{Channels, Description, Layout};
+use super::describe::{Description, Layout};
+use super::examine::names;
 use super::onnx::{Dimension, Signature, Tensor};
+use crate::config::problem::Problem;
+use crate::config::single::Single;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -10,7 +13,7 @@ use std::sync::Arc;
 
 /// Bytes; an ONNX file is one protobuf message, which cannot be larger (external weights are not supported).
 const MODEL_BYTES_MAX: u64 = 2 << 30;
-/// Bytes of a description and of a list of labels.
+/// Bytes of a list of labels.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 /// Digits of the SHA-256 that tell one version from another.
 const VERSION_DIGITS: usize = 12;
@@ -40,7 +43,7 @@ pub struct Identity {
 impl Identity {
     fn of(path: &Path, description: &Description) -> Self {
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let digits = || description.sha256[..VERSION_DIGITS].to_ascii_lowercase();
+        let digits = || description.sha256.chars().take(VERSION_DIGITS).collect::<String>().to_ascii_lowercase();
         Self {
             name: description.name.clone().unwrap_or_else(stem).into(),
             version: description.version.clone().unwrap_or_else(digits).into(),
@@ -52,25 +55,31 @@ impl Described {
     /// Reads and checks a description and its labels.
     ///
     /// # Errors
-    /// Everything that is wrong, each with the file and the key.
+    /// Everything that is wrong, each with the file, the place and the key.
     pub fn load(path: &Path) -> Result<Self, Vec<String>> {
-        let within = |problem: String| format!("{}: {problem}", path.display());
-        let text = read_text(path).map_err(|e| vec![e])?;
-        let description = Description::parse(&text).map_err(|e| vec![within(e)])?;
-        let problems = description.problems();
-        if !problems.is_empty() {
-            return Err(problems.into_iter().map(within).collect());
-        }
-        let labels: Vec<Box<str>> = match (&description.labels, &description.labels_file) {
-            (Some(labels), _) => labels.iter().map(|l| l.as_str().into()).collect(),
-            (None, Some(file)) => {
-                let text = read_text(&beside(path, file)).map_err(|e| vec![within(format!("labels_file: {e}"))])?;
-                text.lines().map(|l| l.trim_end().into()).collect()
+        let told = |problems: Vec<Problem>| problems.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (file, described) = Self::examine(path).map_err(told)?;
+        if file.problems.is_empty() { Ok(described) } else { Err(told(file.into_problems())) }
+    }
+
+    /// The same, for whoever wants to look further: the description with its problems, and a model that is only as good as
+    /// its description.
+    ///
+    /// # Errors
+    /// The description cannot be read, or is no TOML.
+    pub fn examine(path: &Path) -> Result<(Single<Description>, Self), Vec<Problem>> {
+        let mut file = Single::<Description>::read(path)?;
+        Description::judge(&mut file);
+        let description = file.value.clone();
+        let mut labels: Vec<Box<str>> = description.labels.iter().flatten().map(|l| l.as_str().into()).collect();
+        if let Some(names) = description.labels_file.as_ref().filter(|_| !file.is_bad("labels_file")) {
+            match read_text(&beside(path, names)) {
+                Ok(text) => labels = text.lines().map(|l| l.trim_end().into()).collect(),
+                Err(why) => file.refuse("labels_file", why),
             }
-            (None, None) => Vec::new(),
-        };
+        }
         let identity = Identity::of(path, &description);
-        Ok(Self { path: path.to_owned(), description, labels: labels.into(), identity })
+        Ok((file, Self { path: path.to_owned(), description, labels: labels.into(), identity }))
     }
 
     /// Reads the model's file and compares its SHA-256.
@@ -78,19 +87,28 @@ impl Described {
     /// # Errors
     /// The file is missing, unreadable, too large or another one.
     pub fn read_model(&self) -> Result<Vec<u8>, String> {
-        let file = beside(&self.path, &self.description.file);
-        let within = |problem: String| format!("{}: file: {problem}", self.path.display());
-        let bytes = read(&file, MODEL_BYTES_MAX).map_err(within)?;
-        let actual: String = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-        if !actual.eq_ignore_ascii_case(&self.description.sha256) {
-            return Err(format!(
-                "{}: sha256: `{}` is described, but {} has {actual}; either is the wrong one",
-                self.path.display(),
-                self.description.sha256,
-                file.display()
-            ));
-        }
+        let within = |(key, why): (&str, String)| format!("{}: {key}: {why}", self.path.display());
+        let bytes = read_graph(&self.file()).map_err(|why| within(("file", why)))?;
+        self.compare(&sha256(&bytes)).map_err(|why| within(("sha256", why)))?;
         Ok(bytes)
+    }
+
+    /// Where the model's file is.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        beside(&self.path, &self.description.file)
+    }
+
+    /// Whether a file with this SHA-256 is the one that is described.
+    ///
+    /// # Errors
+    /// What both are.
+    pub fn compare(&self, actual: &str) -> Result<(), String> {
+        if actual.eq_ignore_ascii_case(&self.description.sha256) {
+            return Ok(());
+        }
+        let (described, file) = (&self.description.sha256, self.file());
+        Err(format!("`{described}` is described, but {} has {actual}; either is the wrong one", file.display()))
     }
 
     /// The shape of the graph's input for one picture, as the description has it.
@@ -141,10 +159,7 @@ impl Described {
         if fits {
             return Ok(());
         }
-        let (layout, channels) = match (self.description.input.layout, self.description.input.channels) {
-            (Layout::Nchw, c) => ("nchw", name(c)),
-            (Layout::Nhwc, c) => ("nhwc", name(c)),
-        };
+        let (layout, channels) = names(self.description.input.layout, self.description.input.channels);
         Err(format!(
             "input: width, height, layout = \"{layout}\" and channels = \"{channels}\" give {wanted:?}, but the graph's input \
              `{}` is {}",
@@ -183,12 +198,18 @@ impl Described {
     }
 }
 
-fn name(channels: Channels) -> &'static str {
-    match channels {
-        Channels::Grey => "grey",
-        Channels::Rgb => "rgb",
-        Channels::Bgr => "bgr",
-    }
+/// Reads a model's file.
+///
+/// # Errors
+/// It is missing, unreadable or too large.
+pub fn read_graph(file: &Path) -> Result<Vec<u8>, String> {
+    read(file, MODEL_BYTES_MAX)
+}
+
+/// Bytes' SHA-256, as `sha256sum` prints it.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A path that is relative to a file's directory.

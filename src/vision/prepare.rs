@@ -27,23 +27,31 @@ impl Preparation {
     /// Appends a picture to a batch: `channels * height * width` values in the described layout.
     ///
     /// # Errors
-    /// The poison fault `no_ink`, where `fit = { ink }` finds nothing drawn; nothing is appended then.
+    /// The poison fault `no_ink`, where `fit = "ink"` finds nothing drawn; nothing is appended then.
     pub fn append(&mut self, picture: &Picture, batch: &mut Vec<f32>) -> Result<(), Fault> {
         let rgb = match self.input.fit {
-            Fit::Ink { margin } => return self.append_ink(picture, margin, batch),
+            Fit::Ink => return self.append_ink(picture, batch),
             Fit::Stretch => self.scaler.rgb(picture, Window::whole(picture), self.input.width, self.input.height),
             Fit::Cover => {
                 let window = covered(picture, &self.input);
                 self.scaler.rgb(picture, window, self.input.width, self.input.height)
             }
-            Fit::Letterbox { fill } => self.letterboxed(picture, fill),
+            Fit::Letterbox => self.letterboxed(picture),
         };
         self.lay_out(&rgb, batch);
         Ok(())
     }
 
-    fn append_ink(&self, picture: &Picture, margin: usize, batch: &mut Vec<f32>) -> Result<(), Fault> {
-        let plane = ink::fit(picture, self.input.width, margin).map_err(|ink::NoInk| {
+    /// What a model can be tried on: one picture that runs from black to white.
+    #[must_use]
+    pub fn test_picture(&self) -> Vec<f32> {
+        let Input { width, height, channels, .. } = self.input;
+        let count = width * height * channels.count();
+        (0..count).map(|i| self.normalised[0][i * 255 / count]).collect()
+    }
+
+    fn append_ink(&self, picture: &Picture, batch: &mut Vec<f32>) -> Result<(), Fault> {
+        let plane = ink::fit(picture, self.input.width, self.input.margin).map_err(|ink::NoInk| {
             Fault::poison("no_ink", "nothing is drawn on the picture: no part stands out from its background")
         })?;
         batch.extend(plane.values.iter().map(|v| normalised(&self.input, 0, v * 255.0)));
@@ -51,8 +59,8 @@ impl Preparation {
     }
 
     /// The whole picture, its proportions kept, in the middle of the input.
-    fn letterboxed(&mut self, picture: &Picture, fill: u8) -> Vec<u8> {
-        let Input { width, height, .. } = self.input;
+    fn letterboxed(&mut self, picture: &Picture) -> Vec<u8> {
+        let Input { width, height, fill, .. } = self.input;
         let scale = (width as f64 / picture.width as f64).min(height as f64 / picture.height as f64);
         let scaled = |side: usize, most: usize| ((side as f64 * scale).round() as usize).clamp(1, most);
         let (inner_width, inner_height) = (scaled(picture.width, width), scaled(picture.height, height));

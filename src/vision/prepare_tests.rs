@@ -11,6 +11,8 @@ fn input(width: usize, height: usize, fit: Fit) -> Input {
         channels: Channels::Rgb,
         fit,
         crop: 1.0,
+        fill: 0,
+        margin: 0,
         white: 1.0,
         mean: vec![0.0],
         std: vec![1.0],
@@ -80,7 +82,7 @@ fn crop_keeps_the_middle_of_what_covers() {
 
 #[test]
 fn a_letterbox_shows_all_and_fills_the_rest() {
-    let boxed = Input { channels: Channels::Grey, ..input(4, 4, Fit::Letterbox { fill: 51 }) };
+    let boxed = Input { channels: Channels::Grey, fill: 51, ..input(4, 4, Fit::Letterbox) };
     let wide = prepare(&halves(8, 4), &boxed).unwrap();
     let (red, other) = (76.0 / 255.0, 42.0 / 255.0);
     let row = |from: usize| wide[from * 4..][..4].to_vec();
@@ -96,7 +98,7 @@ fn a_letterbox_shows_all_and_fills_the_rest() {
 #[test]
 fn an_empty_page_is_poison() {
     let page = Picture { width: 40, height: 40, rgb: vec![200; 4800] };
-    let input = Input { channels: Channels::Grey, ..input(28, 28, Fit::Ink { margin: 4 }) };
+    let input = Input { channels: Channels::Grey, margin: 4, ..input(28, 28, Fit::Ink) };
     assert_eq!(prepare(&page, &input).unwrap_err().code, "no_ink");
 }
 
@@ -104,7 +106,7 @@ proptest! {
     #[test]
     fn any_picture_fits_any_input(w in 1..90usize, h in 1..90usize, to_w in 1..40usize, to_h in 1..40usize, which in 0..3usize) {
         let picture = halves(w, h);
-        let fitted = prepare(&picture, &input(to_w, to_h, [Fit::Cover, Fit::Stretch, Fit::Letterbox { fill: 0 }][which])).unwrap();
+        let fitted = prepare(&picture, &input(to_w, to_h, [Fit::Cover, Fit::Stretch, Fit::Letterbox][which])).unwrap();
         prop_assert_eq!(fitted.len(), 3 * to_w * to_h);
         prop_assert!(fitted.iter().all(|v| (-1e-5..=1.00001).contains(v)));
     }
