@@ -318,8 +318,8 @@ fn manifest_faults(path: &str, toml: &str) -> Vec<String> {
             if path != "Cargo.toml" {
                 findings.push(format!("{path}: profiles belong to the workspace"));
             }
-            // Cargo always unwinds in these two and warns of the setting.
-            let fixed = profile == "test" || profile == "bench";
+            // Cargo always unwinds in these two and warns of the setting; it refuses it for a single package.
+            let fixed = profile == "test" || profile == "bench" || profile.contains(".package.");
             if !fixed && !lines.contains(&"panic = \"unwind\"") {
                 findings.push(format!("{path}: [{name}] needs panic = \"unwind\": supervision restarts what panicked"));
             }
