@@ -163,6 +163,19 @@ fn tenants_have_a_rate_each() {
     assert_eq!([post("acme"), post("acme"), post("zeta")], [202, 429, 202]);
 }
 
+#[test]
+fn more_connections_than_may_be_open_wait_for_their_turn() {
+    let idle = Duration::from_secs(1);
+    let limits = Limits { connections_max: 1, head_timeout: idle, idle_timeout: idle, ..Limits::default() };
+    let edge = Edge::limited(Limits { workers: 1, ..limits });
+    let started = Instant::now();
+    let silent = [(); 2].map(|()| TcpStream::connect(edge.address).expect("listens"));
+    assert_eq!(edge.upload("file", PNG).status(), 202);
+    // Each of those before it was accepted, said nothing, and was cut; actix's clock may be half a second ahead.
+    assert!(started.elapsed() >= idle / 2, "{:?}", started.elapsed());
+    drop(silent);
+}
+
 /// Writes pieces with a pause between them until the gateway closes, and tells how long that took and what it said.
 fn trickle(edge: &Edge, first: &[u8], piece: &[u8], pause: Duration) -> (Duration, String) {
     let mut stream = TcpStream::connect(edge.address).expect("listens");
