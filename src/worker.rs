@@ -87,7 +87,7 @@ fn build(dir: &Path, start: &Start) -> Result<StepSet, Fault> {
     if let Some(path) = &start.chaos_runs {
         chaos::count_in(path).map_err(|why| Fault::fatal("chaos_runs", why))?;
     }
-    let context = StepContext { dir, chaos: *chaos, onnxruntime: onnxruntime.as_deref() };
+    let context = StepContext { dir, chaos: *chaos, onnxruntime: onnxruntime.as_deref(), call: stage.call() };
     let steps = stage.steps.iter().map(|step| step.factory(context)).collect::<Result<_, _>>();
     let steps = steps.map_err(|problems| Fault::fatal("step_unusable", problems.join("; ")))?;
     Ok(StepSet { steps, emit_max: stage.emit_max as usize, frame_bytes_max: stage.frame_max.bytes() })

@@ -136,6 +136,16 @@ metrics! {
     stage_retries: Counter = Counter::default, ["pipeline", "stage"];
     /// Seconds that a stage worked on one call: a batch, or several that were gathered.
     stage_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
+    /// Seconds that a batch waited in a stage's link for a worker, or for others to be gathered with.
+    stage_queue_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
+    /// Seconds that a call of a stage spent on making a model's input of its records.
+    stage_preprocess_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
+    /// Seconds that a call of a stage spent on running a model.
+    stage_infer_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
+    /// Seconds that a call of a stage spent on making records of a model's output.
+    stage_postprocess_seconds: Histogram = seconds_histogram, ["pipeline", "stage"];
+    /// Records that were not worked on because their deadline had passed.
+    records_expired: Counter = Counter::default, ["pipeline", "stage"];
     /// Answers that came after their loan had been lent again, and were ignored.
     late_answers: Counter = Counter::default, ["pipeline", "stage"];
     /// Threads that did not end when told to and were left behind.

@@ -1,6 +1,7 @@
 //! The step trait: one operation inside a stage. A step never retries, publishes, commits or knows its neighbours.
 
 use bulkhead_core::fault::Fault;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::record::Record;
 use bulkhead_core::verdict::Verdict;
 
@@ -14,6 +15,11 @@ pub trait Step: Send {
     /// A fault of the whole batch: `Transient` is tried again after a backoff, `Fatal` ends the worker. A record's
     /// own fault is not an error but a [`Verdict::Reject`].
     fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault>;
+
+    /// What the last run spent its time on; `None` for a step that runs no model.
+    fn phases(&self) -> Option<Phases> {
+        None
+    }
 }
 
 /// Builds a step for a new incarnation of a worker: nothing of the old one is left over.

@@ -5,9 +5,14 @@ mod rig;
 
 use bulkhead_actors::io::memory::CommitFault;
 use bulkhead_actors::log::Delivery;
+use bulkhead_actors::step::{Step, StepFactory};
+use bulkhead_core::deadline::DEADLINE_HEADER;
+use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::Partition;
-use rig::{Act, Plan, Rig};
-use std::sync::Arc;
+use bulkhead_core::record::{Header, Record};
+use bulkhead_core::verdict::Verdict;
+use rig::{Act, Plan, Rig, record_of};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 fn ids(range: std::ops::Range<u32>) -> Vec<String> {
@@ -146,5 +151,58 @@ async fn partitions_that_leave_and_come_back_are_read_on_from_where_they_were() 
         rig.faults.assign("flow", &all[..2]);
     }
     assert_eq!(rig.outcomes(2_000).await.results(), ids(0..2_000));
+    rig.finish().await;
+}
+
+#[actix_rt::test]
+async fn a_record_past_its_deadline_is_a_dead_letter_that_no_step_saw() {
+    let rig = Rig::start(Plan { partitions: 1, ..Plan::default() });
+    let records = ids(0..40).into_iter().enumerate().map(|(i, id)| {
+        let mut record = record_of(id);
+        let deadline = if i % 4 == 3 { "1000" } else { "99999999999999" };
+        record.headers.push(Header::new(DEADLINE_HEADER, deadline));
+        record
+    });
+    rig.send_records(records).await;
+    let outcomes = rig.outcomes(40).await;
+    let late: Vec<String> = outcomes.dlq.iter().map(|(_, id, _)| id.clone()).collect();
+    assert_eq!((outcomes.out.len(), late), (30, ids(0..40).into_iter().skip(3).step_by(4).collect()));
+    assert_eq!(outcomes.dlq[0].2["__bulkhead.errors.code"], "deadline_passed");
+    assert_eq!(outcomes.dlq[0].2["__bulkhead.errors.stage"], "work");
+    assert_eq!((rig.runs_of("r00003"), rig.runs_of("r00004")), (0, 1));
+    assert_eq!(rig.metrics.records_expired.with(["flow", "work"]).get(), 10);
+    rig.finish().await;
+}
+
+/// A step that is built only once the test says so.
+struct Gated;
+
+static GATE: Barrier = Barrier::new(2);
+
+impl StepFactory for Gated {
+    fn name(&self) -> &str {
+        "gated"
+    }
+
+    fn build(&self) -> Result<Box<dyn Step>, Fault> {
+        GATE.wait();
+        Ok(Box::new(Self))
+    }
+}
+
+impl Step for Gated {
+    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+        Ok(records.iter().cloned().map(Verdict::one).collect())
+    }
+}
+
+#[actix_rt::test]
+async fn a_stage_has_no_worker_before_its_steps_are_built() {
+    let rig =
+        Rig::start(Plan { workers: 1, tune: |spec| spec.stages[0].steps.push(Arc::new(Gated)), ..Plan::default() });
+    rig.until("the membership", || rig.pipeline.joined()).await;
+    assert_eq!(rig.pipeline.stages_without_worker(), ["work"], "/ready says no");
+    tokio::task::spawn_blocking(|| GATE.wait()).await.expect("no panic");
+    rig.until("a worker", || rig.pipeline.stages_without_worker().is_empty()).await;
     rig.finish().await;
 }

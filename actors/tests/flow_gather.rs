@@ -58,6 +58,17 @@ async fn two_partitions_go_through_in_one_call() {
     assert_eq!(outcomes.results(), ids());
     in_order(&outcomes);
     assert_eq!(calls(&rig), (ids(), Vec::new()));
+    let metrics = rig.metrics.render();
+    for line in [
+        "queue_seconds_count{pipeline=\"flow\",stage=\"work\"} 2",
+        "seconds_count{pipeline=\"flow\",stage=\"work\"} 1",
+        "preprocess_seconds_sum{pipeline=\"flow\",stage=\"work\"} 0.25",
+        "infer_seconds_sum{pipeline=\"flow\",stage=\"work\"} 0.5",
+        "postprocess_seconds_sum{pipeline=\"flow\",stage=\"work\"} 0.125",
+    ] {
+        let line = format!("bulkhead_stage_{line}");
+        assert!(metrics.lines().any(|found| found == line), "no {line} in {metrics}");
+    }
     rig.finish().await;
 }
 

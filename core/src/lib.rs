@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod batch;
 pub mod cut;
+pub mod deadline;
 pub mod dlq;
 pub mod fault;
 pub mod gather;
@@ -21,6 +22,7 @@ pub mod link;
 pub mod machine;
 pub mod partition;
 pub mod partitioner;
+pub mod phases;
 pub mod prefer;
 pub mod rate;
 pub mod record;

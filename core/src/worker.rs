@@ -8,11 +8,13 @@
 //! A payload is at most as long as both sides agreed on, so no bytes make a reader take more memory than that.
 
 use crate::fault::{Fault, FaultClass};
+use crate::phases::Phases;
 use crate::record::{Header, Record};
 use crate::time::WallMs;
 use crate::verdict::{Emitted, Ended};
 use crate::wire::{Damage, Reader, put_varint};
 use bytes::Bytes;
+use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What every frame begins with, its payload apart.
@@ -35,6 +37,8 @@ pub enum Message {
     Ready,
     /// From the child: what became of a row; one for each, in their order.
     Ended(Ended),
+    /// From the child, before what became of the rows, where a step runs a model: what it spent its time on.
+    Spent(Phases),
     /// From the child, in place of all that: the steps could not be built, or the batch as a whole failed.
     Failed(Fault),
     /// From the child, its last word: a step panicked.
@@ -70,6 +74,7 @@ impl Message {
             Self::Ended(_) => 17,
             Self::Failed(_) => 18,
             Self::Panicked(_) => 19,
+            Self::Spent(_) => 20,
         }
     }
 
@@ -86,6 +91,7 @@ impl Message {
             Self::Row(records) => put_records(out, records),
             Self::Ready => {}
             Self::Ended(ended) => put_ended(out, ended),
+            Self::Spent(phases) => put_phases(out, *phases),
             Self::Failed(fault) => put_fault(out, fault),
             Self::Panicked(message) => put_message(out, message),
         }
@@ -144,6 +150,7 @@ impl Head {
             17 => Message::Ended(taker.ended()?),
             18 => Message::Failed(taker.fault()?),
             19 => Message::Panicked(taker.text()?),
+            20 => Message::Spent(taker.phases()?),
             _ => return Err(Damage::Malformed("kind of frame")),
         };
         if taker.reader.left() > 0 {
@@ -198,6 +205,13 @@ fn put_ended(out: &mut Vec<u8>, ended: &Ended) {
             put_varint(out, step.map_or(0, |step| u64::from(step) + 1));
             put_fault(out, fault);
         }
+    }
+}
+
+/// Each as whole nanoseconds.
+fn put_phases(out: &mut Vec<u8>, phases: Phases) {
+    for span in [phases.preprocess, phases.infer, phases.postprocess] {
+        put_varint(out, u64::try_from(span.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 
@@ -271,6 +285,11 @@ impl Taker<'_> {
             2 => Ended::Rejected { step: self.number("step")?.checked_sub(1), fault: self.fault()? },
             _ => return Err(Damage::Malformed("verdict")),
         })
+    }
+
+    fn phases(&mut self) -> Result<Phases, Damage> {
+        let mut span = || self.reader.varint().map(Duration::from_nanos);
+        Ok(Phases { preprocess: span()?, infer: span()?, postprocess: span()? })
     }
 
     fn fault(&mut self) -> Result<Fault, Damage> {

@@ -28,6 +28,9 @@ fn fault() -> impl Strategy<Value = Fault> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
+    let span = || any::<u64>().prop_map(Duration::from_nanos);
+    let phases = (span(), span(), span());
+    let phases = phases.prop_map(|(preprocess, infer, postprocess)| Phases { preprocess, infer, postprocess });
     let rejected = (option::of(0..u32::MAX), fault()).prop_map(|(step, fault)| Ended::Rejected { step, fault });
     prop_oneof![
         bytes().prop_map(Message::Start),
@@ -37,6 +40,7 @@ fn message() -> impl Strategy<Value = Message> {
         records().prop_map(|records| Message::Ended(Ended::Emitted(records))),
         "\\PC{0,40}".prop_map(|reason| Message::Ended(Ended::Dropped(reason))),
         rejected.prop_map(Message::Ended),
+        phases.prop_map(Message::Spent),
         fault().prop_map(Message::Failed),
         "\\PC{0,40}".prop_map(Message::Panicked),
     ]

@@ -159,10 +159,11 @@ pub struct Dlq {
 }
 
 impl Config {
-    /// What its steps are built from; chaos was settled by the check.
+    /// What a stage's steps are built from; chaos was settled by the check.
     #[must_use]
-    pub fn step_context(&self) -> StepContext<'_> {
-        StepContext { dir: &self.dir, chaos: self.chaos, onnxruntime: self.daemon.onnxruntime.library.as_deref() }
+    pub fn step_context(&self, stage: &pipeline::Stage) -> StepContext<'_> {
+        let onnxruntime = self.daemon.onnxruntime.library.as_deref();
+        StepContext { dir: &self.dir, chaos: self.chaos, onnxruntime, call: stage.call() }
     }
 }
 

@@ -4,7 +4,7 @@ use super::Version;
 use super::route::RouteFile;
 use super::text::{Name, RecordKey, Topic};
 use super::units::{Period, Size};
-use crate::steps::StepConfig;
+use crate::steps::{CallLimits, StepConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -334,6 +334,15 @@ pub struct Stage {
     #[serde(default = "emit_max")]
     #[schemars(range(min = 1, max = 100_000))]
     pub emit_max: u32,
+}
+
+impl Stage {
+    /// What its steps must keep to.
+    #[must_use]
+    pub fn call(&self) -> CallLimits {
+        let run_records_max = self.batch.map_or(1, |batch| batch.max as usize);
+        CallLimits { run_records_max, timeout: self.timeout.0 }
+    }
 }
 
 const fn one() -> u32 {

@@ -119,6 +119,10 @@ pub struct ProduceFile {
     /// Empty: any.
     #[serde(default)]
     pub accept: Vec<MediaName>,
+    /// How long after it was accepted a record is still worth working on: a stage whose turn comes later makes it a dead
+    /// letter (`deadline_passed`). Absent: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Period>,
 }
 
 const fn job_id() -> RouteKey {
@@ -188,6 +192,8 @@ pub struct Produce {
     pub body_max: Size,
     /// The media types that are taken; empty: any.
     pub accept: Vec<MediaName>,
+    /// How long after it was accepted a record is still worth working on.
+    pub deadline: Option<Period>,
     /// When a request is answered.
     pub reply: Reply,
     /// How long an answer waits for the job's end at most.
@@ -223,6 +229,7 @@ impl RouteFile {
                 content: produce.content.0,
                 body_max: produce.body_max.unwrap_or(http.body_max),
                 accept: produce.accept,
+                deadline: produce.deadline,
                 reply: self.reply.unwrap_or_default(),
                 wait_max,
                 idempotency: self.idempotency.unwrap_or_default(),

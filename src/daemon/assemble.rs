@@ -161,7 +161,7 @@ fn dlq(config: &Config, pipeline: &Pipeline) -> DlqSpec {
 }
 
 fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &Path) -> Result<StageSpec, String> {
-    let steps = stage.steps.iter().map(|step| step.factory(config.step_context()));
+    let steps = stage.steps.iter().map(|step| step.factory(config.step_context(stage)));
     let steps = steps
         .collect::<Result<_, _>>()
         .map_err(|problems| format!("pipeline {}, stage {}: {}", pipeline.name.0, stage.name.0, problems.join("; ")))?;

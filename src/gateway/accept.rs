@@ -10,6 +10,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bulkhead_actors::log::{LogError, Outgoing};
+use bulkhead_core::deadline::{DEADLINE_HEADER, deadline};
 use bulkhead_core::job_id::{JobId, Scope};
 use bulkhead_core::jobs::Job;
 use bulkhead_core::ledger::{TENANT_HEADER, fingerprint};
@@ -109,6 +110,8 @@ async fn take<'a>(
         .await
         .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
     let mut record = record(&route.key, request, upload)?;
+    let deadline = route.deadline.map(|may_take| deadline(record.timestamp, may_take));
+    record.headers.extend(deadline.map(|deadline| Header::new(DEADLINE_HEADER, deadline.0.to_string())));
     let topic = Arc::clone(&route.topic);
     if request.key.is_none() {
         send(shared, Outgoing { topic, partition: None, record }, id).await?;

@@ -42,6 +42,8 @@ pub struct Accept {
     pub accept: Vec<String>,
     /// Where the record's key comes from.
     pub key: Key,
+    /// How long after it was accepted a record is still worth working on; `None`: for ever.
+    pub deadline: Option<Duration>,
     /// What requests' own keys are to it.
     pub idempotency: Idempotency,
     /// Whether the answer waits for the job's outcome without being asked to.

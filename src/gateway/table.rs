@@ -89,6 +89,7 @@ fn accept(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Accept {
             RouteKeyFrom::Id => Key::JobId,
             RouteKeyFrom::Header(name) => Key::Header(name.clone()),
         },
+        deadline: produce.deadline.map(|deadline| deadline.0),
         idempotency: Idempotency {
             is_required: produce.idempotency.required,
             in_progress: match produce.idempotency.in_progress {

@@ -9,18 +9,21 @@ use super::StepContext;
 use crate::config::units::Size;
 use crate::vision::decode::{Limits, decode};
 use crate::vision::describe::is_below;
+use crate::vision::loaded::{Loaded, RunOptions};
 use crate::vision::model::{Described, Identity};
-use crate::vision::onnx::{Library, Session};
+use crate::vision::onnx::{GraphLevel, Provider, SessionOptions};
 use crate::vision::prepare::Preparation;
 use crate::vision::rank::{Answer, rank};
 use bulkhead_actors::step::{Step, StepFactory};
-use bulkhead_core::fault::Fault;
+use bulkhead_core::fault::{Fault, FaultClass};
+use bulkhead_core::phases::Phases;
 use bulkhead_core::record::{Header, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The step's name in pipelines, metrics and dead letters.
 pub const NAME: &str = "classify";
@@ -28,6 +31,8 @@ const CONTENT_TYPE: &str = "content-type";
 const JSON: &[u8] = b"application/json";
 /// More would only wait for each other.
 const THREADS_MAX: usize = 256;
+/// The share of a stage's timeout after which a model's run is ended: the worker answers for it before it counts as hung.
+const CALL_SHARE: f64 = 0.9;
 /// 8 GB of pixels.
 const PIXELS_MAX: u64 = 1_000_000_000;
 
@@ -45,6 +50,17 @@ pub struct ClassifyConfig {
     #[serde(default = "default_threads")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: usize,
+    /// Whether those threads burn time while they wait for one another: a little faster alone, slower beside others.
+    #[serde(default)]
+    pub spinning: bool,
+    /// How far the graph is optimised when it is loaded.
+    #[serde(default)]
+    pub graph: GraphLevel,
+    /// What runs the model: the first of these that can be had; a warning in the log tells of each that cannot. `cpu`
+    /// always can.
+    #[serde(default = "default_providers")]
+    #[schemars(length(min = 1, max = 2))]
+    pub providers: Vec<Provider>,
     /// What a picture may cost; a larger one is rejected before memory is taken.
     #[serde(default)]
     pub image: ImageLimits,
@@ -52,6 +68,10 @@ pub struct ClassifyConfig {
 
 fn default_threads() -> usize {
     1
+}
+
+fn default_providers() -> Vec<Provider> {
+    vec![Provider::Cpu]
 }
 
 /// What a picture may cost.
@@ -99,6 +119,15 @@ impl ClassifyConfig {
         if !(1..=THREADS_MAX).contains(&self.threads) {
             problems.push(format!("threads: {}; 1 to {THREADS_MAX} are possible", self.threads));
         }
+        match self.providers.iter().position(|provider| *provider == Provider::Cpu) {
+            _ if self.providers.is_empty() => problems.push("providers: none; at least \"cpu\" is needed".to_owned()),
+            Some(at) if at + 1 < self.providers.len() => {
+                problems
+                    .push("providers: what comes after \"cpu\" is never tried: \"cpu\" can always be had".to_owned());
+            }
+            None if self.providers.len() > 1 => problems.push("providers: \"cuda\" comes twice".to_owned()),
+            _ => {}
+        }
         let ImageLimits { bytes_max, side_max, pixels_max } = self.image;
         for (key, limit, most) in [
             ("bytes_max", bytes_max.0, u64::MAX),
@@ -121,7 +150,9 @@ impl ClassifyConfig {
     #[must_use]
     pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
         match self.described(context.dir) {
-            Ok(described) => Loaded::load(&described, context.onnxruntime, self.threads).err().unwrap_or_default(),
+            Ok(described) => {
+                Loaded::load(&described, context.onnxruntime, &self.run_options(context)).err().unwrap_or_default()
+            }
             Err(problems) => problems,
         }
     }
@@ -137,9 +168,16 @@ impl ClassifyConfig {
             top: self.top.unwrap_or(described.description.top),
             described: Arc::new(described),
             library: context.onnxruntime.map(Path::to_owned),
-            threads: self.threads,
+            options: self.run_options(context),
+            limit: context.call.timeout.mul_f64(CALL_SHARE),
             limits: self.image.into(),
         }))
+    }
+
+    fn run_options(&self, context: StepContext<'_>) -> RunOptions {
+        let Self { threads, spinning, graph, ref providers, .. } = *self;
+        let session = SessionOptions { threads, spinning, graph, providers: providers.clone() };
+        RunOptions { session, pictures_max: context.call.run_records_max }
     }
 
     fn described(&self, dir: &Path) -> Result<Described, Vec<String>> {
@@ -151,8 +189,9 @@ impl ClassifyConfig {
 struct Factory {
     described: Arc<Described>,
     library: Option<PathBuf>,
-    threads: usize,
+    options: RunOptions,
     top: usize,
+    limit: Duration,
     limits: Limits,
 }
 
@@ -162,53 +201,17 @@ impl StepFactory for Factory {
     }
 
     fn build(&self) -> Result<Box<dyn Step>, Fault> {
-        let loaded = Loaded::load(&self.described, self.library.as_deref(), self.threads)
+        let loaded = Loaded::load(&self.described, self.library.as_deref(), &self.options)
             .map_err(|problems| Fault::fatal("model_unusable", problems.join("; ")))?;
-        let preparation = Preparation::new(&self.described.description.input);
-        let described = Arc::clone(&self.described);
-        Ok(Box::new(Classify { described, loaded, preparation, top: self.top, limits: self.limits }))
-    }
-}
-
-/// A worker's own session, warm.
-struct Loaded {
-    session: Session,
-    shape: [usize; 4],
-    output: usize,
-    warm_up: Vec<f32>,
-}
-
-impl Loaded {
-    fn load(described: &Described, library: Option<&Path>, threads: usize) -> Result<Self, Vec<String>> {
-        let library = Library::load(library).map_err(|e| vec![e.to_string()])?;
-        let model = described.read_model().map_err(|e| vec![e])?;
-        let within = |e: String| vec![format!("{}: file: {e}", described.path.display())];
-        let session = Session::open(&library, &model, threads).map_err(within)?;
-        let output = described.check_graph(session.signature())?;
-        let shape = described.input_shape();
-        let warm_up = vec![0.0; shape.iter().product()];
-        let mut loaded = Self { session, shape, output, warm_up };
-        // The first run allocates what all later ones use, and shows how many classes a graph with a free shape gives.
-        let outputs = loaded.session.run(&shape, &loaded.warm_up, output).map_err(within)?;
-        if outputs.len() != described.labels.len() {
-            return Err(vec![format!(
-                "{}: labels: {} of them, but the graph gives {} values: as many labels are needed",
-                described.path.display(),
-                described.labels.len(),
-                outputs.len()
-            )]);
-        }
-        Ok(loaded)
-    }
-
-    /// Runs the graph. Where it fails, the warm-up is run again to tell whose fault it is.
-    fn run(&mut self, values: &[f32]) -> Result<Vec<f32>, Fault> {
-        self.session.run(&self.shape, values, self.output).map_err(|error| {
-            match self.session.run(&self.shape, &self.warm_up, self.output) {
-                Ok(_) => Fault::poison("inference_failed", error),
-                Err(again) => Fault::fatal("inference_failed", again),
-            }
-        })
+        Ok(Box::new(Classify {
+            preparation: Preparation::new(&self.described.description.input),
+            described: Arc::clone(&self.described),
+            loaded,
+            top: self.top,
+            limit: self.limit,
+            limits: self.limits,
+            phases: Phases::default(),
+        }))
     }
 }
 
@@ -217,33 +220,64 @@ struct Classify {
     loaded: Loaded,
     preparation: Preparation,
     top: usize,
+    /// How long a call may take.
+    limit: Duration,
     limits: Limits,
+    phases: Phases,
 }
 
 impl Step for Classify {
     fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
-        records.iter().map(|record| self.classify(record)).collect()
+        let deadline = Instant::now() + self.limit;
+        self.phases = Phases::default();
+        let mut verdicts = Vec::with_capacity(records.len());
+        for pictures in records.chunks(self.loaded.pictures_max()) {
+            verdicts.extend(self.classify(pictures, deadline)?);
+        }
+        Ok(verdicts)
+    }
+
+    fn phases(&self) -> Option<Phases> {
+        Some(self.phases)
     }
 }
 
 impl Classify {
-    /// The record's verdict; an error is the stage's fault, not the record's.
-    fn classify(&mut self, record: &Record) -> Result<Verdict, Fault> {
-        use bulkhead_core::fault::FaultClass;
-        match self.answer(record) {
-            Ok(json) => Ok(Verdict::one(answered(record, json))),
-            Err(fault) if fault.class == FaultClass::Poison => Ok(Verdict::Reject(fault)),
-            Err(fault) => Err(fault),
-        }
+    /// The verdicts on records whose pictures go through the model in one run; an error is the stage's fault, not theirs.
+    fn classify(&mut self, records: &[Record], deadline: Instant) -> Result<Vec<Verdict>, Fault> {
+        let mut timer = Timer(Instant::now());
+        let mut values = Vec::with_capacity(records.len() * self.loaded.values());
+        let prepared: Vec<Result<(), Fault>> = records.iter().map(|record| self.prepare(record, &mut values)).collect();
+        self.phases.preprocess += timer.lap();
+        let outputs = if values.is_empty() {
+            Vec::new()
+        } else {
+            self.loaded.run(&values, deadline.saturating_duration_since(timer.0))?
+        };
+        self.phases.infer += timer.lap();
+        let mut outputs = outputs.into_iter();
+        let verdicts = records.iter().zip(prepared).map(|(record, prepared)| {
+            let answer = prepared.and_then(|()| {
+                let missing =
+                    || Err(Fault::fatal("class_count", "the model answered for fewer pictures than it was given"));
+                self.answer(&outputs.next().unwrap_or_else(missing)?)
+            });
+            verdict(record, answer)
+        });
+        let verdicts = verdicts.collect();
+        self.phases.postprocess += timer.lap();
+        verdicts
     }
 
-    fn answer(&mut self, record: &Record) -> Result<Vec<u8>, Fault> {
-        let described = &self.described;
+    /// Appends a record's picture to the model's input.
+    fn prepare(&mut self, record: &Record, values: &mut Vec<f32>) -> Result<(), Fault> {
         let picture = decode(record.payload(), &self.limits)?;
-        let mut input = Vec::with_capacity(self.loaded.warm_up.len());
-        self.preparation.append(&picture, &mut input)?;
-        let outputs = self.loaded.run(&input)?;
-        let answer = rank(&outputs, &described.labels, described.description.softmax, self.top)?;
+        self.preparation.append(&picture, values)
+    }
+
+    fn answer(&self, outputs: &[f32]) -> Result<Vec<u8>, Fault> {
+        let described = &self.described;
+        let answer = rank(outputs, &described.labels, described.description.softmax, self.top)?;
         let stamped = Stamped { answer, model: &described.identity };
         serde_json::to_vec(&stamped).map_err(|e| Fault::fatal("answer_unprintable", e))
     }
@@ -257,6 +291,25 @@ struct Stamped<'a> {
     model: &'a Identity,
 }
 
+/// Tells the time since it was last asked.
+struct Timer(Instant);
+
+impl Timer {
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        now - std::mem::replace(&mut self.0, now)
+    }
+}
+
+/// A fault that is the record's own rejects it; another one is the stage's.
+fn verdict(record: &Record, answer: Result<Vec<u8>, Fault>) -> Result<Verdict, Fault> {
+    match answer {
+        Ok(json) => Ok(Verdict::one(answered(record, json))),
+        Err(fault) if fault.class == FaultClass::Poison => Ok(Verdict::Reject(fault)),
+        Err(fault) => Err(fault),
+    }
+}
+
 /// The answer as a record: the picture's, with another value and content type.
 fn answered(record: &Record, json: Vec<u8>) -> Record {
     let mut headers: Vec<Header> =
@@ -265,6 +318,9 @@ fn answered(record: &Record, json: Vec<u8>) -> Record {
     Record { key: record.key.clone(), value: Some(json.into()), headers, timestamp: record.timestamp }
 }
 
+#[cfg(test)]
+#[path = "classify_run_tests.rs"]
+mod run_tests;
 #[cfg(test)]
 #[path = "classify_tests.rs"]
 mod tests;

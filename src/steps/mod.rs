@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One step of a stage: its name and its own settings, which reach a worker's process as they are serialized: a
 /// [`crate::config::secret::Secret`] among them would arrive hidden.
@@ -34,6 +35,17 @@ pub struct StepContext<'a> {
     pub chaos: bool,
     /// ONNX Runtime's library, where the config names one.
     pub onnxruntime: Option<&'a Path>,
+    /// What a call of the step's stage may be.
+    pub call: CallLimits,
+}
+
+/// What one call of a stage's steps may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallLimits {
+    /// How many records one run of a model takes at most.
+    pub run_records_max: usize,
+    /// How long the call may take.
+    pub timeout: Duration,
 }
 
 impl StepConfig {

@@ -3,7 +3,7 @@
 
 use super::describe::{Channels, Description, Layout};
 use super::model::{Described, read_graph, sha256};
-use super::onnx::{Dimension, Library, Session, Signature, Tensor};
+use super::onnx::{Dimension, Library, Session, SessionOptions, Signature, Tensor};
 use super::prepare::Preparation;
 use super::provenance::Provenance;
 use super::suggest;
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How far scores may be from summing up to 1.
 const SUM_TOLERANCE: f32 = 1e-2;
+/// How long one run may take.
+const RUN: Duration = Duration::from_secs(300);
 /// Class names that are shown.
 const LABELS_SHOWN: usize = 4;
 
@@ -91,7 +93,7 @@ fn look_at_file(
         file.refuse("sha256", why);
     }
     say_file(&described.file(), &model, &digest, findings);
-    let mut session = match Session::open(library, &model, 1) {
+    let mut session = match Session::open(library, &model, &SessionOptions::default()) {
         Ok(session) => session,
         Err(why) => return file.refuse("file", why),
     };
@@ -151,7 +153,7 @@ pub fn bare(path: &Path, library: &Library, runs: usize) -> Findings {
     };
     let digest = sha256(&model);
     say_file(path, &model, &digest, &mut findings);
-    let mut session = match Session::open(library, &model, 1) {
+    let mut session = match Session::open(library, &model, &SessionOptions::default()) {
         Ok(session) => session,
         Err(why) => {
             findings.refuse(path, why);
@@ -248,11 +250,12 @@ struct Timed {
 impl Timed {
     /// Runs a graph `runs` times, and once before, which allocates what the others use.
     fn run(session: &mut Session, shape: &[usize], input: &[f32], output: usize, runs: usize) -> Result<Self, String> {
-        let outputs = session.run(shape, input, output)?;
+        let run = |session: &mut Session| session.run(shape, input, output, RUN).map_err(|halt| halt.to_string());
+        let outputs = run(session)?;
         let mut times = Vec::with_capacity(runs);
         for _ in 0..runs {
             let began = Instant::now();
-            session.run(shape, input, output)?;
+            run(session)?;
             times.push(began.elapsed());
         }
         times.sort();

@@ -5,7 +5,10 @@
 pub mod decode;
 pub mod describe;
 pub mod examine;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod ink;
+pub mod loaded;
 pub mod model;
 pub mod onnx;
 pub mod prepare;
@@ -13,3 +16,4 @@ pub mod provenance;
 pub mod rank;
 pub mod resample;
 pub mod suggest;
+pub mod watchdog;

@@ -1,7 +1,7 @@
 //! What a model is refused for, in words; on our own model and changed copies of its description.
 
 use super::*;
-use crate::vision::onnx::{Library, Session};
+use crate::vision::onnx::{Library, Session, SessionOptions};
 use bulkhead_testkit::onnx::{DOUBLE, FLOAT, Graph, flatten};
 use std::path::Path;
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ fn said(changes: &[(&str, &str)]) -> Vec<String> {
             Err(problem) => vec![problem],
             Ok(model) => {
                 let library = Library::load(None).expect("run scripts/get-onnxruntime.sh");
-                let session = Session::open(&library, &model, 1).unwrap();
+                let session = Session::open(&library, &model, &SessionOptions::default()).unwrap();
                 described.check_graph(session.signature()).err().unwrap_or_default()
             }
         },
@@ -109,7 +109,7 @@ fn graphs_of_other_shapes_are_told_from_ours() {
     let described = Described::load(&models().join("digits.toml")).unwrap();
     let library = Library::load(None).expect("run scripts/get-onnxruntime.sh");
     let said = |graph: Graph<'_>| {
-        let session = Session::open(&library, &flatten(&graph), 1).unwrap();
+        let session = Session::open(&library, &flatten(&graph), &SessionOptions::default()).unwrap();
         let here = format!("{}: ", described.path.display());
         let problems = described.check_graph(session.signature()).err().unwrap_or_default();
         problems.into_iter().map(|p| p.replace(&here, "")).collect::<Vec<_>>()

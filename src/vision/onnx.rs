@@ -1,19 +1,25 @@
 //! ONNX Runtime, and the only place that names `ort`: finds and loads the shared library, opens a graph, runs it.
 //!
-//! Never panics or hangs where the library is missing or too old: it is loaded by path before anything else of `ort` is
-//! touched, because `ort` by itself looks for it late and panics. Never shares a session: `run` takes `&mut`.
+//! Never lets a run take longer than it may. Never panics or hangs where the library is missing or too old: it is
+//! loaded by path before anything else of `ort` is touched, because `ort` by itself looks for it late and panics.
+//! Never shares a session: `run` takes `&mut`.
 
+use super::watchdog::Watchdog;
 use ort::environment::Environment;
+use ort::ep;
 use ort::logging::LogLevel;
-use ort::session::Session as OrtSession;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{RunOptions, Session as OrtSession};
 use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::ffi::OsString;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// The library's name beside the executable and in the cache.
 const FILE_NAME: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
@@ -189,26 +195,130 @@ impl Dimension {
     }
 }
 
+/// What runs a graph.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Provider {
+    /// The processor's cores.
+    Cpu,
+    /// An NVIDIA GPU; needs a library of ONNX Runtime that was built for it.
+    Cuda,
+}
+
+impl Provider {
+    /// Its name in config and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
+}
+
+/// How far a graph is optimised while it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GraphLevel {
+    /// Not at all.
+    Disable,
+    /// Redundant nodes are removed, constants folded.
+    Basic,
+    /// Nodes are fused, too.
+    Extended,
+    /// The layout of data is changed, too, for this processor.
+    #[default]
+    All,
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads that work on one run, at least 1.
+    pub threads: usize,
+    /// Whether they burn time while they wait for one another, which takes it from other workers.
+    pub spinning: bool,
+    /// How far the graph is optimised.
+    pub graph: GraphLevel,
+    /// The first of these that can be had runs the graph.
+    pub providers: Vec<Provider>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { threads: 1, spinning: false, graph: GraphLevel::default(), providers: vec![Provider::Cpu] }
+    }
+}
+
+/// Why a run gave nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// It took too long and was ended.
+    #[error("it took too long and was ended")]
+    Ended,
+    /// What ONNX Runtime says of it.
+    #[error("{0}")]
+    Failed(String),
+}
+
 /// A graph, loaded and ready to run, by one worker at a time.
 pub struct Session {
     session: OrtSession,
+    provider: Provider,
     signature: Signature,
+    run_options: Arc<RunOptions>,
+    watchdog: Watchdog,
 }
 
 impl Session {
-    /// Opens a graph. `threads` is how many work on one run; they do not spin while they wait, since every worker of
-    /// every stage has some.
+    /// Opens a graph with the first provider that can be had; a warning tells of each that cannot.
     ///
     /// # Errors
-    /// What ONNX Runtime has against the bytes.
-    pub fn open(library: &Library, model: &[u8], threads: usize) -> Result<Self, String> {
-        let session =
-            configured(library, threads).and_then(|mut b| b.commit_from_memory(model)).map_err(|e| e.to_string())?;
+    /// What ONNX Runtime has against the bytes, or against each of the providers.
+    pub fn open(library: &Library, model: &[u8], options: &SessionOptions) -> Result<Self, String> {
+        let mut problems = Vec::new();
+        for (index, provider) in options.providers.iter().copied().enumerate() {
+            match Self::with_provider(library, model, options, provider) {
+                Ok(session) => return Ok(session),
+                Err(why) => {
+                    if let Some(next) = options.providers.get(index + 1) {
+                        let (provider, next) = (provider.as_str(), next.as_str());
+                        tracing::warn!(provider, next, why, "execution provider not available, the next one is tried");
+                    }
+                    problems.push(format!("{}: {why}", provider.as_str()));
+                }
+            }
+        }
+        if let [problem] = &problems[..]
+            && options.providers == [Provider::Cpu]
+        {
+            return Err(problem.trim_start_matches("cpu: ").to_owned());
+        }
+        Err(problems.join("; "))
+    }
+
+    fn with_provider(
+        library: &Library,
+        model: &[u8],
+        options: &SessionOptions,
+        provider: Provider,
+    ) -> Result<Self, String> {
+        let session = configured(library, options, provider)
+            .and_then(|mut builder| builder.commit_from_memory(model))
+            .map_err(|e| e.to_string())?;
         let signature = Signature {
             inputs: session.inputs().iter().map(tensor).collect(),
             outputs: session.outputs().iter().map(tensor).collect(),
         };
-        Ok(Self { session, signature })
+        let run_options = Arc::new(RunOptions::new().map_err(|e| e.to_string())?);
+        let ended = Arc::clone(&run_options);
+        let watchdog = Watchdog::start(move || {
+            if let Err(error) = ended.terminate() {
+                tracing::error!(%error, "a run that takes too long cannot be ended");
+            }
+        });
+        let watchdog = watchdog.map_err(|e| format!("no thread to watch its runs: {e}"))?;
+        Ok(Self { session, provider, signature, run_options, watchdog })
     }
 
     /// What the graph takes and gives.
@@ -217,28 +327,51 @@ impl Session {
         &self.signature
     }
 
-    /// Runs the graph on its one input and gives the values of the output with this index.
+    /// What runs it.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// Runs the graph on its one input and gives the values of the output with this index. A run that takes longer than
+    /// `limit` is ended: at its next node, as ONNX Runtime looks whether to go on between nodes.
     ///
     /// # Errors
     /// What ONNX Runtime says of this run.
-    pub fn run(&mut self, shape: &[usize], values: &[f32], output: usize) -> Result<Vec<f32>, String> {
+    pub fn run(&mut self, shape: &[usize], values: &[f32], output: usize, limit: Duration) -> Result<Vec<f32>, Halt> {
+        let (session, options) = (&mut self.session, &*self.run_options);
         let mut run = || -> ort::Result<Vec<f32>> {
             let input = TensorRef::from_array_view((shape, values))?;
-            let outputs = self.session.run(ort::inputs![input])?;
+            let outputs = session.run_with_options(ort::inputs![input], options)?;
             Ok(outputs[output].try_extract_tensor::<f32>()?.1.to_vec())
         };
-        run().map_err(|e| e.to_string())
+        options.unterminate().map_err(|e| Halt::Failed(e.to_string()))?;
+        self.watchdog.arm(Instant::now() + limit);
+        let ran = run();
+        let ended = self.watchdog.disarm();
+        // One that was ended when it had just finished did finish.
+        ran.map_err(|error| if ended { Halt::Ended } else { Halt::Failed(error.to_string()) })
     }
 }
 
-fn configured(library: &Library, threads: usize) -> ort::Result<SessionBuilder> {
+fn configured(library: &Library, options: &SessionOptions, provider: Provider) -> ort::Result<SessionBuilder> {
+    let level = match options.graph {
+        GraphLevel::Disable => GraphOptimizationLevel::Disable,
+        GraphLevel::Basic => GraphOptimizationLevel::Level1,
+        GraphLevel::Extended => GraphOptimizationLevel::Level2,
+        GraphLevel::All => GraphOptimizationLevel::All,
+    };
     let builder = OrtSession::builder(&library.environment)?
         .with_log_level(LogLevel::Warning)?
-        .with_intra_threads(threads)?
+        .with_intra_threads(options.threads)?
         .with_inter_threads(1)?
-        .with_intra_op_spinning(false)?
-        .with_inter_op_spinning(false)?;
-    Ok(builder)
+        .with_intra_op_spinning(options.spinning)?
+        .with_inter_op_spinning(options.spinning)?
+        .with_optimization_level(level)?;
+    match provider {
+        Provider::Cpu => Ok(builder),
+        Provider::Cuda => Ok(builder.with_execution_providers([ep::CUDA::default().build().error_on_failure()])?),
+    }
 }
 
 fn tensor(outlet: &Outlet) -> Tensor {

@@ -115,7 +115,7 @@ fn a_failed_load_does_not_spoil_the_next() {
 #[test]
 fn bytes_that_are_no_model_are_an_error() {
     let library = Library::load(None).expect("run scripts/get-onnxruntime.sh");
-    let said = Session::open(&library, b"not an ONNX file", 1).err().unwrap();
+    let said = Session::open(&library, b"not an ONNX file", &SessionOptions::default()).err().unwrap();
     assert!(said.contains("model") || said.contains("protobuf") || said.contains("Protobuf"), "{said}");
-    assert!(Session::open(&library, b"", 1).is_err());
+    assert!(Session::open(&library, b"", &SessionOptions::default()).is_err());
 }

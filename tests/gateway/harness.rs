@@ -30,6 +30,8 @@ pub(crate) const SCOPE: Scope<'_> = Scope { tenant: "", pipeline: "digits" };
 pub(crate) const BODY_MAX: usize = 1 << 20;
 /// The record limit of its topic: less than a body may have.
 pub(crate) const RECORD_MAX: usize = 3 * BODY_MAX / 4;
+/// How long records of `/orders/` are worth working on.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// A PNG by its first bytes.
 pub(crate) const PNG: &[u8] = b"\x89PNG\r\n\x1a\nthe rest is for the decoder";
 
@@ -108,13 +110,14 @@ fn jobs_of(pipeline: &str) -> JobsOf {
 }
 
 fn routes() -> Vec<Route> {
-    let accept = |body, accept, body_bytes_max, key, is_strict| {
+    let accept = |body, accept, body_bytes_max, key: Key, is_strict| {
         let (jobs, topic) = (jobs_of("digits"), Arc::from("digits.in"));
         let ttl = Some(Duration::from_secs(3_600));
         let in_progress = if is_strict { InProgress::Conflict } else { InProgress::Replay };
         let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
         let wait_max = WAIT_MAX;
-        Accept { jobs, topic, body, body_bytes_max, accept, key, idempotency, waits: false, wait_max }
+        let deadline = (key == Key::Header("customer".into())).then_some(DEADLINE);
+        Accept { jobs, topic, body, body_bytes_max, accept, key, deadline, idempotency, waits: false, wait_max }
     };
     let (file, pictures) = (Body::File { field: "file".into() }, vec!["image/png".to_owned(), "image/jpeg".to_owned()]);
     let of = |pipeline: &str| Results { jobs: jobs_of(pipeline), variable: "jobId".into(), wait_max: WAIT_MAX };

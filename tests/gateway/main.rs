@@ -7,11 +7,12 @@ mod waiting;
 
 use bulkhead::gateway::Limits;
 use bulkhead_actors::log::LogError;
+use bulkhead_core::deadline::DEADLINE_HEADER;
 use bulkhead_core::ids::Round;
 use bulkhead_core::job_id::Scope;
 use bulkhead_core::jobs::{JobError, JobName, JobOutcome, Sighting};
 use bulkhead_core::time::WallMs;
-use harness::{Edge, PNG, SCOPE, Sends, problem};
+use harness::{DEADLINE, Edge, PNG, SCOPE, Sends, problem};
 use reqwest::blocking::{Client, multipart};
 use serde_json::{Value, json};
 use std::sync::{Arc, mpsc};
@@ -73,7 +74,9 @@ fn reserved_and_other_headers_of_clients_stay_behind() {
     assert_eq!(response.status(), 202);
     let [sent] = &edge.sent()[..] else { panic!("one record") };
     let names: Vec<&str> = sent.record.headers.iter().map(|h| std::str::from_utf8(&h.name).expect("UTF-8")).collect();
-    assert_eq!(names, ["__bulkhead.id", "__bulkhead.accepted", "content-type", "traceparent"]);
+    assert_eq!(names, ["__bulkhead.id", "__bulkhead.accepted", "content-type", "traceparent", DEADLINE_HEADER]);
+    let until = sent.record.timestamp.0 + i64::try_from(DEADLINE.as_millis()).expect("a short time");
+    assert_eq!(sent.record.header(DEADLINE_HEADER).expect("set"), until.to_string().as_bytes());
     assert_eq!(sent.record.header("content-type").expect("set"), "application/json");
     assert_ne!(sent.record.header("__bulkhead.id").expect("set"), "forged");
     assert_eq!(sent.record.key.as_deref(), Some(b"c7".as_slice()));

@@ -7,15 +7,18 @@ use super::spec::StageSpec;
 use super::steps::{Gone, Halt, Portion, StageRun};
 use super::wake::Slot;
 use crate::shell::Lifeline;
+use bulkhead_core::batch::{Outcome, Rejection};
+use bulkhead_core::deadline::passed;
 use bulkhead_core::fault::{Fault, FaultClass};
 use bulkhead_core::link::Borrower;
 use bulkhead_core::machine::Machine;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::stage::{StageEffect, StageEvent, StageLink, Work};
 use bulkhead_core::supervisor::{Charge, Exit, Signal};
 use bulkhead_core::trial::Mode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One place for a worker in a stage; it outlives the incarnations that fill it.
 #[derive(Clone)]
@@ -80,6 +83,10 @@ impl Seat {
                 Err(halt) => return self.exit(halt),
             };
             lifeline.beat();
+            let call = self.in_time(lifeline, call);
+            if call.is_empty() {
+                continue;
+            }
             line.holds(call.iter().map(|work| &*work.batch), None);
             let worked = self.work(lifeline, &mut run, &call, &line);
             line.clear();
@@ -150,6 +157,43 @@ impl Seat {
         }
     }
 
+    /// Rejects the records whose deadline has passed; what is left to do.
+    fn in_time(&self, lifeline: &Lifeline, call: Vec<Work>) -> Vec<Work> {
+        let now = lifeline.clock().wall();
+        let labels = [&*self.slots.spec.name, &*self.spec().name];
+        let mut left = Vec::with_capacity(call.len());
+        for mut work in call {
+            for index in std::mem::take(&mut work.todo) {
+                let Some(fault) = passed(&work.batch.records[index as usize].record, now) else {
+                    work.todo.push(index);
+                    continue;
+                };
+                self.slots.metrics.records_expired.with(labels).inc();
+                let (stage, incarnation) = (Arc::clone(&self.spec().name), lifeline.incarnation().0);
+                let why = Rejection { stage, step: None, fault, attempts: work.attempt, incarnation };
+                self.tell(lifeline, StageEvent::Verdict(work.loan, index, Outcome::Rejected(Box::new(why))));
+            }
+            if work.todo.is_empty() {
+                self.tell(lifeline, StageEvent::Done(work.loan, Vec::new()));
+            } else {
+                left.push(work);
+            }
+        }
+        left
+    }
+
+    /// How long the batches waited, how long the call took, and on what.
+    fn observe(&self, call: &[Work], took: Duration, phases: Option<Phases>) {
+        let (metrics, labels) = (&self.slots.metrics, [&*self.slots.spec.name, &*self.spec().name]);
+        let queue = metrics.stage_queue_seconds.with(labels);
+        call.iter().for_each(|work| queue.observe(work.waited.as_secs_f64()));
+        metrics.stage_seconds.with(labels).observe(took.as_secs_f64());
+        let Some(Phases { preprocess, infer, postprocess }) = phases else { return };
+        metrics.stage_preprocess_seconds.with(labels).observe(preprocess.as_secs_f64());
+        metrics.stage_infer_seconds.with(labels).observe(infer.as_secs_f64());
+        metrics.stage_postprocess_seconds.with(labels).observe(postprocess.as_secs_f64());
+    }
+
     /// Runs the steps and answers for each batch. An error ends this incarnation.
     fn work(&self, lifeline: &Lifeline, run: &mut StageRun, call: &[Work], line: &Line) -> Result<(), Halt> {
         let timer = Instant::now();
@@ -157,8 +201,7 @@ impl Seat {
             [work] if work.mode == Mode::Single => self.one_by_one(lifeline, run, work, line),
             _ => together(run, call),
         };
-        let labels = [&*self.slots.spec.name, &*self.spec().name];
-        self.slots.metrics.stage_seconds.with(labels).observe(timer.elapsed().as_secs_f64());
+        self.observe(call, timer.elapsed(), run.take_phases());
         match answered {
             Ok(answers) => answers.into_iter().for_each(|answer| self.tell(lifeline, answer)),
             Err(Halt::Stopped) => {}

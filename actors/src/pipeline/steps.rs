@@ -6,6 +6,7 @@ use crate::shell::{Exit, Lifeline};
 use crate::worker::{self, Master, Process, StepRun};
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::stage::Work;
 use bulkhead_core::verdict::{Emitted, Ended};
 use std::sync::Arc;
@@ -143,6 +144,14 @@ impl StageRun {
             indices.zip(ended.by_ref()).map(|(index, ended)| (index, self.outcome(ended, portion.attempt))).collect()
         });
         Ok(outcomes.collect())
+    }
+
+    /// What the runs since it was last asked spent their time on, where a step runs a model.
+    pub(crate) fn take_phases(&mut self) -> Option<Phases> {
+        match &mut self.place {
+            Place::Here(run) => run.take_phases(),
+            Place::Away(process) => process.take_phases(),
+        }
     }
 
     fn outcome(&self, ended: Ended, attempts: u32) -> Outcome {

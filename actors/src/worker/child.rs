@@ -7,6 +7,7 @@ use super::rows::StepRun;
 use crate::step::StepFactory;
 use crate::supervisor::tombstone::{catch, note_panics};
 use bulkhead_core::fault::Fault;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::supervisor::Exit;
 use bulkhead_core::verdict::{Emitted, Ended};
 use bulkhead_core::wire::Damage;
@@ -68,7 +69,7 @@ impl Child {
         self.channel.tell(&Message::Ready)?;
         while let Some(rows) = self.rows()? {
             match catch(|| run.run(rows)) {
-                Ok(Ok(ended)) => self.answer(ended)?,
+                Ok(Ok(ended)) => self.answer(run.take_phases(), ended)?,
                 Ok(Err(fault)) => self.channel.tell(&Message::Failed(fault))?,
                 // What a panic leaves behind is not to be worked with: the next process builds the steps anew.
                 Err(exit) => return self.channel.tell(&panicked(&exit)),
@@ -91,7 +92,12 @@ impl Child {
         }
     }
 
-    fn answer(&mut self, ended: Vec<Ended>) -> Result<(), Broken> {
+    fn answer(&mut self, phases: Option<Phases>, ended: Vec<Ended>) -> Result<(), Broken> {
+        if let Some(phases) = phases
+            && let Err(why) = self.channel.say(&Message::Spent(phases))?
+        {
+            tracing::debug!(%why, "times are not told");
+        }
         for ended in ended {
             if let Err(why) = self.channel.say(&Message::Ended(ended))? {
                 let fault = too_large(why);

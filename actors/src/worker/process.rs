@@ -6,6 +6,7 @@ use super::death::Death;
 use super::output::{Output, Whose};
 use crate::shell::{Lifeline, Signal};
 use bulkhead_core::fault::Fault;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::verdict::{Emitted, Ended};
 use bulkhead_core::wire::Damage;
 use bulkhead_core::worker::{Message, TooLarge};
@@ -64,6 +65,7 @@ pub(crate) struct Process {
     output: Output,
     lifeline: Lifeline,
     steps: usize,
+    phases: Option<Phases>,
 }
 
 /// For whom a child works.
@@ -126,7 +128,7 @@ impl Process {
                 tracing::debug!(%error, "the worker's socket was shut already");
             }
         });
-        Ok(Self { child, channel, output, lifeline: lifeline.clone(), steps })
+        Ok(Self { child, channel, output, lifeline: lifeline.clone(), steps, phases: None })
     }
 
     fn begin(&mut self, spec: &ProcessSpec) -> Result<Message, Broken> {
@@ -165,7 +167,7 @@ impl Process {
         for refused in refused {
             ended.push(match refused {
                 Some(why) => Ended::Rejected { step: None, fault: too_large(why) },
-                None => match self.channel.hear()? {
+                None => match self.hear()? {
                     Message::Ended(answer) => self.checked(answer)?,
                     Message::Failed(fault) => return Ok(Err(Halt::Fault(fault))),
                     Message::Panicked(message) => return Ok(Err(Halt::Panicked(message))),
@@ -174,6 +176,22 @@ impl Process {
             });
         }
         Ok(Ok(ended))
+    }
+
+    /// What the child says of the rows; times on the way are kept.
+    fn hear(&mut self) -> Result<Message, Broken> {
+        match self.channel.hear()? {
+            Message::Spent(spent) => {
+                self.phases = Some(self.phases.map_or(spent, |before| before + spent));
+                self.channel.hear()
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// What the runs since it was last asked spent their time on, where a step runs a model.
+    pub(crate) fn take_phases(&mut self) -> Option<Phases> {
+        self.phases.take()
     }
 
     /// An answer that names a step which does not exist is none.

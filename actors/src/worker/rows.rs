@@ -3,6 +3,7 @@
 
 use crate::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
+use bulkhead_core::phases::Phases;
 use bulkhead_core::record::Record;
 use bulkhead_core::verdict::{Emitted, Ended, Verdict};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ struct Named {
 pub(crate) struct StepRun {
     emit_max: usize,
     steps: Vec<Named>,
+    phases: Option<Phases>,
 }
 
 /// A source record on its way through the steps.
@@ -29,7 +31,7 @@ impl StepRun {
     /// Fresh steps.
     pub(crate) fn build(factories: &[Arc<dyn StepFactory>], emit_max: usize) -> Result<Self, Fault> {
         let named = factories.iter().map(|f| Ok(Named { name: Arc::from(f.name()), step: f.build()? }));
-        Ok(Self { emit_max, steps: named.collect::<Result<_, Fault>>()? })
+        Ok(Self { emit_max, steps: named.collect::<Result<_, Fault>>()?, phases: None })
     }
 
     /// Runs all steps over the rows, each step over all that are left; what became of each row, in their order.
@@ -39,6 +41,11 @@ impl StepRun {
             self.run_step(position, &mut rows)?;
         }
         Ok(rows.into_iter().map(|row| row.ended.unwrap_or(Ended::Emitted(row.records))).collect())
+    }
+
+    /// What the runs since it was last asked spent their time on, where a step runs a model.
+    pub(crate) fn take_phases(&mut self) -> Option<Phases> {
+        self.phases.take()
     }
 
     fn run_step(&mut self, position: usize, rows: &mut [Row]) -> Result<(), Fault> {
@@ -56,6 +63,10 @@ impl StepRun {
             return Ok(());
         }
         let verdicts = named.step.run(&inputs)?;
+        self.phases = match (self.phases, named.step.phases()) {
+            (Some(before), Some(spent)) => Some(before + spent),
+            (before, spent) => before.or(spent),
+        };
         if verdicts.len() != inputs.len() {
             let message =
                 format!("step {} answered {} verdicts for {} records", named.name, verdicts.len(), inputs.len());

@@ -22,6 +22,7 @@ use bulkhead_core::jobs::Limits;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::partition::PartitionLimits;
+use bulkhead_core::phases::Phases;
 use bulkhead_core::record::{Header, Record};
 use bulkhead_core::retry::RetryPolicy;
 use bulkhead_core::verdict::Verdict;
@@ -32,6 +33,13 @@ use std::time::Duration;
 
 /// How long anything here may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the test step says that it spent its time on, for each call.
+pub(crate) const PHASES: Phases = Phases {
+    preprocess: Duration::from_millis(250),
+    infer: Duration::from_millis(500),
+    postprocess: Duration::from_millis(125),
+};
 
 /// What the test step does with a record, by its value.
 pub(crate) type Behaviour = Arc<dyn Fn(&str, u32) -> Act + Send + Sync>;
@@ -68,6 +76,10 @@ impl StepFactory for ProbeFactory {
 }
 
 impl Step for ProbeStep {
+    fn phases(&self) -> Option<Phases> {
+        Some(PHASES)
+    }
+
     fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
         let mut verdicts = Vec::new();
         let id = |record: &Record| String::from_utf8_lossy(record.payload()).into_owned();
@@ -246,16 +258,15 @@ impl Rig {
 
     /// Sends records with these ids, spread over the partitions in turn. The id is value, key and header.
     pub(crate) async fn send(&self, ids: impl IntoIterator<Item = String>) {
+        self.send_records(ids.into_iter().map(record_of)).await;
+    }
+
+    /// Sends these records, spread over the partitions in turn.
+    pub(crate) async fn send_records(&self, records: impl IntoIterator<Item = Record>) {
         let producer = self.log.producer().expect("a producer");
         let mut sends = Vec::new();
-        for (i, id) in ids.into_iter().enumerate() {
+        for (i, record) in records.into_iter().enumerate() {
             let partition = Partition(i32::try_from(i).expect("few records") % self.partitions);
-            let record = Record {
-                key: Some(id.clone().into()),
-                value: Some(id.clone().into()),
-                headers: vec![Header::new("id", id)],
-                ..Record::default()
-            };
             sends.push(producer.send(Outgoing { topic: "flow.in".into(), partition: Some(partition), record }));
         }
         for sent in futures::future::join_all(sends).await {
@@ -297,6 +308,16 @@ impl Rig {
 
     pub(crate) fn runs_of(&self, id: &str) -> u32 {
         self.runs.lock().get(id).copied().unwrap_or(0)
+    }
+}
+
+/// A record whose id is value, key and header.
+pub(crate) fn record_of(id: String) -> Record {
+    Record {
+        key: Some(id.clone().into()),
+        value: Some(id.clone().into()),
+        headers: vec![Header::new("id", id)],
+        ..Record::default()
     }
 }
 

@@ -6,7 +6,7 @@ mod routes;
 
 use super::daemon::{Daemon, Http};
 use super::document::Document;
-use super::pipeline::PipelineFile;
+use super::pipeline::{PipelineFile, Stage};
 use super::problem::Problem;
 use super::units::{Period, Size};
 use crate::steps::StepContext;
@@ -41,9 +41,9 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
     let mut found = Found::default();
     daemon(&mut found, loaded);
     let onnxruntime = loaded.daemon.1.onnxruntime.library.as_deref();
-    let context = StepContext { dir, chaos, onnxruntime };
+    let context = |stage: &Stage| StepContext { dir, chaos, onnxruntime, call: stage.call() };
     for (document, file) in &loaded.pipelines {
-        pipeline::check(&mut At { document, found: &mut found }, file, &loaded.daemon.1, context);
+        pipeline::check(&mut At { document, found: &mut found }, file, &loaded.daemon.1, &context);
     }
     across(&mut found, loaded);
     routes::check(&mut found, loaded);

@@ -17,7 +17,12 @@ const FRAME: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
 /// What a process takes before its steps are built, and then some, in bytes.
 const MEMORY_MIN: u64 = 32 << 20;
 
-pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, context: StepContext<'_>) {
+pub(super) fn check<'a>(
+    at: &mut At<'_>,
+    file: &PipelineFile,
+    daemon: &Daemon,
+    context: &dyn Fn(&Stage) -> StepContext<'a>,
+) {
     topics(at, file);
     times(at, file, daemon);
     sizes(at, file);
@@ -28,7 +33,7 @@ pub(super) fn check(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon, conte
         if !names.insert(&stage.name) {
             at.at(&format!("{path}.name"), "an earlier stage has this name too; every stage of a pipeline has its own");
         }
-        check_stage(at, &path, stage, context);
+        check_stage(at, &path, stage, context(stage));
     }
 }
 

@@ -44,6 +44,9 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
     let method = format!("{path}.method");
     match (&route.produce, &route.results, &route.events) {
         (Some(produce), None, None) => {
+            if let Some(deadline) = produce.deadline {
+                at.some(&format!("{path}.produce.deadline"), deadline);
+            }
             if variables != 0 {
                 at.at(&format!("{path}.path"), "a route that produces has no variables: nothing would use them");
             }

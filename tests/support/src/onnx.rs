@@ -3,6 +3,10 @@
 
 /// `TensorProto.DataType`: 32-bit floats.
 pub const FLOAT: u64 = 1;
+/// 64-bit integers.
+pub const INT64: u64 = 7;
+/// Truth values.
+pub const BOOL: u64 = 9;
 /// 64-bit floats.
 pub const DOUBLE: u64 = 11;
 /// The operator set that the graphs are written in.
@@ -16,6 +20,8 @@ pub enum Attribute<'a> {
     Int(&'a str, u64),
     /// Several.
     Ints(&'a str, &'a [u64]),
+    /// A graph within the graph, as [`Builder::graph`] gives it.
+    Graph(&'a str, &'a [u8]),
 }
 
 /// A graph that grows node by node.
@@ -55,21 +61,33 @@ impl Builder {
 
     /// Weights; their name is given back.
     pub fn tensor(&mut self, shape: &[u64], values: &[f32]) -> String {
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(FLOAT, shape, &raw)
+    }
+
+    /// Values of any kind, little-endian; their name is given back.
+    pub fn constant(&mut self, element: u64, shape: &[u64], raw: &[u8]) -> String {
         self.count += 1;
         let name = format!("weights_{}", self.count);
         let sizes = shape.iter().flat_map(|size| number(1, *size));
-        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let tensor = [sizes.collect(), number(2, FLOAT), text(8, &name), message(9, &raw)].concat();
+        let tensor = [sizes.collect(), number(2, element), text(8, &name), message(9, raw)].concat();
         self.body.extend(message(5, &tensor));
         name
     }
 
+    /// The graph alone, for a node that runs it.
+    #[must_use]
+    pub fn graph(mut self, name: &str) -> Vec<u8> {
+        self.body.extend(text(2, name));
+        self.body
+    }
+
     /// The file.
     #[must_use]
-    pub fn build(mut self, name: &str) -> Vec<u8> {
-        self.body.extend(text(2, name));
+    pub fn build(self, name: &str) -> Vec<u8> {
+        let graph = self.graph(name);
         let producer = [text(2, "bulkhead-testkit"), text(3, "1")].concat();
-        [number(1, IR_VERSION), producer, message(7, &self.body), message(8, &number(2, OPSET))].concat()
+        [number(1, IR_VERSION), producer, message(7, &graph), message(8, &number(2, OPSET))].concat()
     }
 }
 
@@ -104,6 +122,7 @@ fn attribute(attribute: Attribute<'_>) -> Vec<u8> {
             let values = values.iter().flat_map(|v| number(8, *v)).collect();
             [text(1, name), values, number(KIND, 7)].concat()
         }
+        Attribute::Graph(name, graph) => [text(1, name), message(6, graph), number(KIND, 5)].concat(),
     }
 }
 
