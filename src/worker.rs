@@ -68,7 +68,9 @@ fn settle_in() -> io::Result<()> {
     // A library that reads standard input must not take what is ours.
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     rustix::thread::set_name(NAME)?;
-    std::fs::write("/proc/self/oom_score_adj", OOM_SCORE)?;
+    if let Err(why) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        eprintln!("WARN the kernel will not prefer this process where memory runs out: {why}");
+    }
     // A service manager tells all processes to stop; the daemon drains first and ends us then.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _context = runtime.enter();
@@ -91,4 +93,20 @@ fn build(dir: &Path, start: &Start) -> Result<StepSet, Fault> {
     let steps = stage.steps.iter().map(|step| step.factory(context)).collect::<Result<_, _>>();
     let steps = steps.map_err(|problems| Fault::fatal("step_unusable", problems.join("; ")))?;
     Ok(StepSet { steps, emit_max: stage.emit_max as usize, frame_bytes_max: stage.frame_max.bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::pipeline::PipelineFile;
+
+    #[test]
+    fn a_stage_reaches_its_process_as_it_was_read() {
+        let file: PipelineFile = toml::from_str(include_str!("../tests/full.toml")).expect("it is right");
+        for stage in file.stage {
+            let told = serde_json::to_value(&stage).expect("it can be told");
+            let heard: Stage = serde_json::from_value(told.clone()).expect("it can be heard");
+            assert_eq!(serde_json::to_value(&heard).expect("it can be told again"), told);
+        }
+    }
 }

@@ -1,10 +1,11 @@
 //! `make bench`: the daemon beside bare programs that do the same work, interleaved, on a broker of its own. Never
 //! enforces a figure: it prints a table and writes `target/bench.jsonl`.
 //!
-//! Names on the command line choose benchmarks. `BENCH_RECORDS` (500,000), `BENCH_IMAGES` (2,000), `BENCH_PAIRS` (3) and
-//! `BENCH_KILLS` (9) set the size.
+//! Names on the command line choose benchmarks. `BENCH_RECORDS` (500,000), `BENCH_IMAGES` (2,000), `BENCH_PICTURES` (4,000),
+//! `BENCH_PAIRS` (3), `BENCH_ISOLATION_PAIRS` (5) and `BENCH_KILLS` (9) set the size.
 
 mod images;
+mod isolation;
 mod report;
 mod restart;
 mod stream;
@@ -29,8 +30,18 @@ fn main() {
         let size = images::Size { images: setting("BENCH_IMAGES", 2_000), pairs: setting("BENCH_PAIRS", 3) };
         images::measure(&kafka, size, &mut report);
     }
-    if wanted("restart") {
-        restart::measure(&kafka, setting("BENCH_KILLS", 9), &mut report);
+    if wanted(isolation::NAME) {
+        let size = isolation::Size {
+            pictures: setting("BENCH_PICTURES", 4_000),
+            records: size.records,
+            pairs: setting("BENCH_ISOLATION_PAIRS", 5),
+        };
+        isolation::measure(&kafka, size, &mut report);
+    }
+    for case in [restart::Case::Actor, restart::Case::Process] {
+        if wanted(case.name()) {
+            restart::measure(&kafka, case, setting("BENCH_KILLS", 9), &mut report);
+        }
     }
     report.finish();
 }

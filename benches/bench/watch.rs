@@ -77,19 +77,41 @@ impl Run<'_> {
     }
 }
 
-/// The most memory that a process has had.
+/// The most memory that a process and its children have had, each at its own time.
 pub(crate) fn peak_mib(pid: u32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the daemon still runs");
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).expect("Linux tells a process' peak");
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
-    kib / 1024.0
+    let family = std::iter::once(pid).chain(children(pid));
+    family.filter_map(own_peak_mib).sum()
 }
 
-/// The processor time that a process has taken; none once it is gone.
+fn own_peak_mib(pid: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().expect("a number of kB");
+    Some(kib / 1024.0)
+}
+
+/// The processor time that a process and its living children have taken; none once it is gone.
 fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which stands in parentheses: state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let own = own_cpu_seconds(pid)?;
+    Some(own + children(pid).into_iter().filter_map(own_cpu_seconds).sum::<f64>())
+}
+
+fn own_cpu_seconds(pid: u32) -> Option<f64> {
+    // After the name: state is field 3, utime and stime are 14 and 15, in ticks of 10 ms.
+    let mut fields = stat(pid)?.into_iter().skip(11);
     let mut ticks = || fields.next()?.parse::<f64>().ok();
     Some((ticks()? + ticks()?) / 100.0)
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("Linux has /proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| stat(*pid).is_some_and(|fields| fields.get(1).is_some_and(|of| *of == parent.to_string())))
+        .collect()
+}
+
+/// The fields of a process' `stat` after its name, which stands in parentheses.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }

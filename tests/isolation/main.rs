@@ -3,8 +3,8 @@
 
 mod rig;
 
-use bulkhead_testkit::process::eventually;
-use rig::{PATIENCE, Rig, Worker, children, runs, signal};
+use bulkhead_testkit::process::{eventually, send};
+use rig::{PATIENCE, Rig, Worker, children, runs};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -49,14 +49,14 @@ fn hurt(stage: &str, how: &str, reason: &str) {
     wait_busy(&rig, &first);
     let victim: Worker = rig.workers().swap_remove(1);
     rig.post_many(40, "slow:5");
-    signal(victim.pid, how);
+    send(victim.pid, how);
     if how == "SEGV" {
         // Rust's own handler looks whether it is a stack overflow; the fault happens again then, or has to be sent again.
         eventually("it is dead", PATIENCE, || {
             if !runs(victim.pid) {
                 return Ok(());
             }
-            signal(victim.pid, how);
+            send(victim.pid, how);
             Err("it lives".to_owned())
         });
     }
@@ -89,7 +89,7 @@ fn a_stop() {
 fn a_stop_of_one_that_is_to_be_told_more_than_a_socket_holds() {
     let mut rig = Rig::start("timeout = \"1s\"");
     let victim = rig.workers().swap_remove(0);
-    signal(victim.pid, "STOP");
+    send(victim.pid, "STOP");
     (0..40).for_each(|_| drop(rig.post_body("", vec![b'x'; 256 << 10])));
     rig.assert_all_completed();
     rig.wait_replaced(&victim);
@@ -176,7 +176,7 @@ fn a_record_that_always_takes_its_process_along_ends_alone() {
 fn a_death_with_nothing_to_do_is_noticed() {
     let rig = Rig::start("");
     let victim = rig.workers().swap_remove(0);
-    signal(victim.pid, "KILL");
+    send(victim.pid, "KILL");
     let replaced = rig.wait_replaced(&victim);
     assert!(runs(replaced.pid) && replaced.pid != victim.pid);
     rig.assert_reborn(&[&victim.path]);
@@ -205,7 +205,7 @@ fn no_process_outlives_a_daemon_that_is_killed() {
     let spinning = rig.post("spin");
     wait_busy(&rig, &spinning);
     idle.iter().for_each(|worker| assert!(runs(worker.pid)));
-    signal(idle[0].pid, "STOP");
+    send(idle[0].pid, "STOP");
     rig.daemon.sigkill();
     let since = Instant::now();
     eventually("no process is left", AFTER_ITS_PARENT, || {
@@ -229,7 +229,7 @@ fn a_drain_finishes_and_leaves_no_process() {
     rig.post_many(40, "slow:5");
     let workers = rig.wait_workers();
     // As a service manager does it: everybody is told, and the daemon decides.
-    workers.iter().for_each(|worker| signal(worker.pid, "TERM"));
+    workers.iter().for_each(|worker| send(worker.pid, "TERM"));
     rig.daemon.sigterm();
     let status = rig.daemon.wait_exit(PATIENCE);
     assert_eq!(status.code(), Some(0), "{}", rig.daemon.output());

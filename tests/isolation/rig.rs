@@ -6,7 +6,6 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -213,14 +212,6 @@ method  = "GET"
 results = {{}}
 "#
     )
-}
-
-/// Sends a signal by name, e.g. `KILL`.
-pub(crate) fn signal(pid: u32, name: &str) {
-    // One that has just ended is fine.
-    let script = format!("kill -{name} {pid} 2>/dev/null || true");
-    let sent = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
-    assert!(sent.success(), "the shell could not send SIG{name}");
 }
 
 /// The processes whose parent is this one, by the kernel's tables; zombies, which nobody has reaped, among them.

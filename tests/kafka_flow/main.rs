@@ -8,6 +8,7 @@ mod membership;
 mod operators;
 mod pictures;
 mod poison;
+mod processes;
 mod rebalance;
 mod restarts;
 mod seeded;

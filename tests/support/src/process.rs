@@ -122,10 +122,7 @@ impl Process {
     /// When there is no shell to send it with.
     pub fn signal(&self, signal: Signal) {
         if self.exit_status().is_none() {
-            // The shell's own `kill`: there need not be a program of that name. A child that has just ended is fine.
-            let script = format!("kill -{} {} 2>/dev/null || true", signal.as_str(), self.pid);
-            let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
-            assert!(status.success(), "{}: the shell could not send SIG{}", self.name, signal.as_str());
+            send(self.pid, signal.as_str());
         }
     }
 
@@ -154,6 +151,17 @@ impl Drop for Process {
             eprintln!("{}: pid {} is still there 30 s after SIGKILL", self.name, self.pid);
         }
     }
+}
+
+/// Sends a process a signal by its name, e.g. `SEGV`; one that has just ended is fine.
+///
+/// # Panics
+/// When there is no shell to send it with.
+pub fn send(pid: u32, signal: &str) {
+    // The shell's own `kill`: there need not be a program of that name.
+    let script = format!("kill -{signal} {pid} 2>/dev/null || true");
+    let status = Command::new("sh").args(["-c", &script]).status().expect("there is a shell");
+    assert!(status.success(), "the shell could not send SIG{signal} to {pid}");
 }
 
 /// The last `lines` lines of a file, empty when it cannot be read.
