@@ -39,27 +39,32 @@ pub(crate) struct Size {
 pub(crate) fn measure(kafka: &Kafka, size: Size, report: &mut Report) {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let bench = Bench::new(kafka, folder.path(), size.images);
-    let (mut limits, mut values, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut values, mut memory) = (Vec::<Limit>::new(), Vec::<Speed>::new(), Vec::new());
     // The first pair warms the broker's JVM and is not counted.
     for pair in 0..=size.pairs {
         let limit = bench.limit(pair);
         let (speed, mib) = bench.daemon(pair, &limit.classes);
-        println!("{NAME} pair {pair}: limit {:.1}/s, bulkhead {speed:?}, {mib:.0} MiB", limit.rate);
+        println!("{NAME} pair {pair}: limit {:?}, bulkhead {speed:?}, {mib:.0} MiB", limit.speed);
         if pair > 0 {
-            limits.push(limit.rate);
-            values.push(speed.rate);
+            limits.push(limit);
+            values.push(speed);
             memory.push(mib);
         }
     }
-    let ratios: Vec<f64> = values.iter().zip(&limits).map(|(value, limit)| value / limit).collect();
-    report.add(Figure {
-        name: NAME.into(),
-        value: median(&values),
-        unit: "images/s",
-        limit: Some(median(&limits)),
-        ratio: Some(median(&ratios)),
-        runs: format!("{ratios:.2?}"),
-    });
+    for (suffix, unit) in [("", "images/s"), ("_cpu", "us/image")] {
+        let of = |speed: &Speed| if suffix.is_empty() { speed.rate } else { speed.cpu_us };
+        let values: Vec<f64> = values.iter().map(of).collect();
+        let limits: Vec<f64> = limits.iter().map(|limit| of(&limit.speed)).collect();
+        let ratios: Vec<f64> = values.iter().zip(&limits).map(|(value, limit)| value / limit).collect();
+        report.add(Figure {
+            name: format!("{NAME}{suffix}"),
+            value: median(&values),
+            unit,
+            limit: Some(median(&limits)),
+            ratio: Some(median(&ratios)),
+            runs: format!("{ratios:.2?}"),
+        });
+    }
     report.add(Figure {
         name: format!("{NAME}_memory"),
         value: median(&memory),
@@ -79,7 +84,7 @@ struct Bench<'a> {
 
 /// What the bare program did.
 struct Limit {
-    rate: f64,
+    speed: Speed,
     /// The class of each picture.
     classes: Vec<u64>,
 }
@@ -122,7 +127,10 @@ impl<'a> Bench<'a> {
         assert!(status.is_some_and(|s| s.success()), "the limit failed:\n{}", process.tail(20));
         let said: Value = serde_json::from_str(&fs::read_to_string(log).expect("it was written")).expect("it is JSON");
         let classes = said["classes"].as_array().expect("classes").iter().map(|c| c.as_u64().expect("a class"));
-        Limit { rate: self.images as f64 / said["seconds"].as_f64().expect("seconds"), classes: classes.collect() }
+        let seconds = |name: &str| said[name].as_f64().expect("seconds");
+        let images = self.images as f64;
+        let speed = Speed { rate: images / seconds("seconds"), cpu_us: seconds("cpu_seconds") * 1e6 / images };
+        Limit { speed, classes: classes.collect() }
     }
 
     /// The daemon, and its peak memory in MiB.

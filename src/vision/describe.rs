@@ -154,11 +154,13 @@ const JUDGED_BY: &[(&str, &[&str])] = &[
 impl Description {
     /// Notes everything that is wrong with a description by itself.
     pub fn judge(file: &mut Single<Self>) {
-        for (key, why) in file.value.problems() {
-            let judged_by = JUDGED_BY.iter().find(|(judged, _)| *judged == key).map_or(&[][..], |(_, by)| *by);
-            if !judged_by.iter().any(|by| file.is_bad(by)) {
-                file.refuse(key, why);
-            }
+        let mut problems = file.value.problems();
+        problems.retain(|(key, _)| {
+            let judged_by = JUDGED_BY.iter().filter(|(judged, _)| judged == key).flat_map(|(_, by)| *by);
+            !judged_by.copied().any(|by| file.is_bad(by))
+        });
+        for (key, why) in problems {
+            file.refuse(key, why);
         }
     }
 
