@@ -173,7 +173,7 @@ impl<'a> Bench<'a> {
             let picture: usize = text(message.key()).parse().expect("the key is the picture's number");
             let answer: Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
             count += 1;
-            agreed += usize::from(answer["label"] == classes[picture].to_string());
+            agreed += usize::from(answer["label"].as_str() == Some(&classes[picture].to_string()));
         });
         assert_eq!(count, self.images, "{output}: outputs");
         let share = agreed as f64 / count as f64;
