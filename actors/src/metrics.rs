@@ -115,7 +115,7 @@ metrics! {
 
     /// Records taken from a source partition.
     records_in: Counter = Counter::default, ["pipeline", "partition"];
-    /// Records published to the output topic.
+    /// Results published to the output topic, counted once their batch is settled.
     records_out: Counter = Counter::default, ["pipeline", "partition"];
     /// Records that ended on purpose without an output.
     records_dropped: Counter = Counter::default, ["pipeline", "stage"];
@@ -175,7 +175,7 @@ metrics! {
     ledger_keys: Gauge = Gauge::default, ["pipeline", "partition"];
     /// Keys that left the ledger before their time, for want of room.
     ledger_keys_evicted: Counter = Counter::default, ["pipeline", "partition"];
-    /// Ledger caches thrown away and built again from the topic.
+    /// Times that a pipeline's ledger cache, one for all its partitions, was moved aside and built again from the topic.
     ledger_rebuilds: Counter = Counter::default, ["pipeline", "reason"];
 
     /// Sentinel: a committed position was not its partition's watermark. Always 0, or there is a bug.

@@ -52,7 +52,7 @@ pub trait SegmentCache: Send {
     ///
     /// # Errors
     /// There is no cache from now on.
-    fn rebuild(&mut self, reason: &str) -> Result<(), CacheError>;
+    fn rebuild(&mut self, reason: &str) -> Result<bool, CacheError>;
 }
 
 #[derive(Default)]
@@ -115,11 +115,11 @@ impl SegmentStore {
         Ok(())
     }
 
-    /// Moves the store aside, once for all who ask with the same `age`.
-    fn rebuild(&self, age: u64, reason: &str) -> Result<(), CacheError> {
+    /// Moves the store aside, once for all who ask with the same `age`: whether it did.
+    fn rebuild(&self, age: u64, reason: &str) -> Result<bool, CacheError> {
         let mut open = self.open.write();
         if open.age != age {
-            return Ok(());
+            return Ok(false);
         }
         open.age += 1;
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl SegmentStore {
         }
         let aside = self.move_aside()?;
         tracing::warn!(reason, aside = %aside.display(), "ledger cache moved aside, it is rebuilt from the changelog");
-        Ok(())
+        Ok(true)
     }
 
     fn move_aside(&self) -> Result<PathBuf, CacheError> {
@@ -216,7 +216,7 @@ impl SegmentCache for SledCache {
         Ok(more.unwrap_or(false))
     }
 
-    fn rebuild(&mut self, reason: &str) -> Result<(), CacheError> {
+    fn rebuild(&mut self, reason: &str) -> Result<bool, CacheError> {
         let rebuilt = self.store.rebuild(self.age, reason);
         self.age = self.store.open.read().age;
         rebuilt

@@ -200,9 +200,10 @@ impl Shell<'_> {
             Effect::LoadCache => events.extend(self.cache.load().await),
             Effect::CatchUp { pass, from, after } => self.reads.begin(pass, from, after),
             Effect::RebuildCache { reason } => {
-                tracing::warn!(pipeline = %name, partition = %self.seat.partition, reason, "ledger cache moved aside, rebuilt from its topic");
-                self.slots().metrics.ledger_rebuilds.with([&name, "damaged"]).inc();
-                self.cache.rebuild(reason).await;
+                tracing::info!(pipeline = %name, partition = %self.seat.partition, reason, "ledger cache not believed, read from the topic");
+                if self.cache.rebuild(reason).await {
+                    self.slots().metrics.ledger_rebuilds.with([&name, "damaged"]).inc();
+                }
             }
             Effect::Store(segments) => events.extend(self.cache.store(segments).await),
             Effect::Trim(below) => events.extend(self.cache.trim(below).await),

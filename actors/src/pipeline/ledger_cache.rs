@@ -50,10 +50,13 @@ impl Cache {
         self.call(move |cache| cache.truncate(below, TRIM_STEPS)).await.err()
     }
 
-    /// Moves the cache aside. An error leaves the shard without one, which the machine knows already.
-    pub(crate) async fn rebuild(&self, reason: String) {
-        if let Err(Event::CacheFailed(why)) = self.call(move |cache| cache.rebuild(&reason)).await {
+    /// Moves the cache aside, unless another partition's shard did: whether it was this one. An error leaves the shard
+    /// without one, which the machine knows already.
+    pub(crate) async fn rebuild(&self, reason: String) -> bool {
+        let moved = self.call(move |cache| cache.rebuild(&reason)).await;
+        if let Err(Event::CacheFailed(why)) = &moved {
             tracing::error!(why, "the ledger goes on without a cache");
         }
+        moved.unwrap_or(false)
     }
 }

@@ -126,6 +126,10 @@ impl Slots {
             let (crashes_max, retry) = (stage.crashes_max, stage.retry.clone());
             let patience = Patience { stage: Arc::clone(&stage.name), crashes_max, retry };
             let mut link = StageLink::new(capacity, patience, stage.gather);
+            if !stage.journal.exists() {
+                let (pipeline, stage, journal) = (&spec.name, &stage.name, stage.journal.display());
+                tracing::info!(%pipeline, %stage, %journal, "no crash journal here: deaths before this start are not counted");
+            }
             match journal::recover(&stage.journal) {
                 Ok(suspicions) => link.suspect(suspicions),
                 // Without it a record that kills the process is not found; nothing else depends on it.
