@@ -58,6 +58,26 @@ fn two_daemons_join_and_leave() {
     assert_no_sentinel(&flow, &first);
 }
 
+/// A member that drains serves the group until it has nothing left to commit: a rebalance in between would void that.
+#[test]
+fn a_daemon_drains_while_another_joins() {
+    let kafka = Kafka::shared();
+    let flow = Flow::on(kafka, FlowSpec { name: "handover", ..SPEC });
+    let (mut leaving, follower) = (start(&flow, "a"), flow.follow(kafka));
+    for (round, joins) in (0u32..).zip(["b", "a", "b"]) {
+        flow.send(kafka, load(round * 2_000..(round + 1) * 2_000));
+        let joining = Daemon::start(&spec(&flow, joins));
+        leaving.sigterm();
+        assert_eq!(leaving.wait_exit(PATIENCE).code(), Some(0), "{}", leaving.output());
+        let output = leaving.output();
+        assert!(!output.contains("abandoned") && !output.contains("drain budget ran out"), "{output}");
+        wait_assigned(&joining, "all of it goes to the one that joined", |n| n == 4);
+        leaving = joining;
+    }
+    flow.converge(kafka, vec![follower], PATIENCE);
+    assert_no_sentinel(&flow, &leaving);
+}
+
 #[test]
 fn a_zombie_with_an_open_transaction_publishes_nothing_twice() {
     let kafka = Kafka::shared();
