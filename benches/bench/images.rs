@@ -3,7 +3,7 @@
 //! the same classes.
 
 use crate::report::{Figure, Report, median};
-use crate::watch::{Run, Speed, peak_mib};
+use crate::watch::{Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -65,14 +65,7 @@ pub(crate) fn measure(kafka: &Kafka, size: Size, report: &mut Report) {
             runs: format!("{ratios:.2?}"),
         });
     }
-    report.add(Figure {
-        name: format!("{NAME}_memory"),
-        value: median(&memory),
-        unit: "MiB",
-        limit: None,
-        ratio: None,
-        runs: format!("{memory:.0?}"),
-    });
+    report.memory(format!("{NAME}_memory"), &memory);
 }
 
 struct Bench<'a> {
@@ -153,14 +146,7 @@ impl<'a> Bench<'a> {
             pid: daemon.pid(),
             pause: Duration::from_millis(100),
         };
-        let speed = run.watch(|| {
-            assert!(daemon.is_running(), "the daemon ended");
-            positions.committed() == ends
-        });
-        let mib = peak_mib(daemon.pid());
-        daemon.sigterm();
-        let status = daemon.wait_exit(Duration::from_secs(30));
-        assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
+        let (speed, mib) = run.watch_daemon(&daemon, || positions.committed() == ends);
         self.compare(&output, classes);
         (speed, mib)
     }

@@ -2,7 +2,7 @@
 //! pictures through the digits model, and records through a step that does nothing, where all of it is cost.
 
 use crate::report::{Figure, Report, median};
-use crate::watch::{Run, Speed, peak_mib};
+use crate::watch::{Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -135,14 +135,7 @@ impl Bench<'_> {
             pid: daemon.pid(),
             pause: Duration::from_millis(20),
         };
-        let speed = run.watch(|| {
-            assert!(daemon.is_running(), "the daemon ended");
-            positions.committed() == ends
-        });
-        let mib = peak_mib(daemon.pid());
-        daemon.sigterm();
-        let status = daemon.wait_exit(Duration::from_secs(30));
-        assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
+        let (speed, mib) = run.watch_daemon(&daemon, || positions.committed() == ends);
         self.count(&output);
         (speed, mib)
     }

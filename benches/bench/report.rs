@@ -34,6 +34,12 @@ impl Report {
         self.figures.push(figure);
     }
 
+    /// Adds what the runs had of memory at most, MiB.
+    pub(crate) fn memory(&mut self, name: String, peaks: &[f64]) {
+        let (value, runs) = (median(peaks), format!("{peaks:.0?}"));
+        self.add(Figure { name, value, unit: "MiB", limit: None, ratio: None, runs });
+    }
+
     /// Prints the table and writes the file.
     pub(crate) fn finish(&self) {
         println!("\n{:<28} {:>12} {:>12} {:>7}  unit, runs", "name", "value", "limit", "ratio");

@@ -2,7 +2,7 @@
 //! the bare program. Both outputs are read back and counted; a run that lost or doubled a record ends the benchmark.
 
 use crate::report::{Figure, Report, median};
-use crate::watch::{Run, Speed, peak_mib};
+use crate::watch::{Run, Speed};
 use bulkhead_core::record::{Header, Record};
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -96,14 +96,7 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
             runs: format!("{ratios:.2?}"),
         });
     }
-    report.add(Figure {
-        name: format!("{}_memory", workload.name()),
-        value: median(&memory),
-        unit: "MiB",
-        limit: None,
-        ratio: None,
-        runs: format!("{memory:.0?}"),
-    });
+    report.memory(format!("{}_memory", workload.name()), &memory);
 }
 
 struct Bench<'a> {
@@ -145,14 +138,7 @@ impl Bench<'_> {
         let output = format!("{name}.out");
         let ends = self.kafka.end_offsets(&self.source, Isolation::Committed);
         let positions = self.kafka.positions(&name, &self.source);
-        let speed = self.run(&output, daemon.pid()).watch(|| {
-            assert!(daemon.is_running(), "the daemon ended");
-            positions.committed() == ends
-        });
-        let mib = peak_mib(daemon.pid());
-        daemon.sigterm();
-        let status = daemon.wait_exit(Duration::from_secs(30));
-        assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
+        let (speed, mib) = self.run(&output, daemon.pid()).watch_daemon(&daemon, || positions.committed() == ends);
         self.count(&output);
         (speed, mib)
     }

@@ -1,5 +1,6 @@
 //! Watches a run from outside: how long its output is, and what its process takes. Never judges it.
 
+use bulkhead_testkit::daemon::Daemon;
 use bulkhead_testkit::kafka::Kafka;
 use bulkhead_testkit::process::eventually;
 use bulkhead_testkit::topics::Isolation;
@@ -65,6 +66,19 @@ impl Run<'_> {
         Speed { rate, cpu_us: (last.cpu - first.cpu) * 1e6 / records }
     }
 
+    /// As [`Self::watch`] for a daemon, which must drain afterwards; and the most memory that it had, MiB.
+    pub(crate) fn watch_daemon(&self, daemon: &Daemon, done: impl Fn() -> bool) -> (Speed, f64) {
+        let speed = self.watch(|| {
+            assert!(daemon.is_running(), "the daemon ended");
+            done()
+        });
+        let mib = peak_mib(daemon.pid());
+        daemon.sigterm();
+        let status = daemon.wait_exit(Duration::from_secs(30));
+        assert!(status.success(), "the daemon did not drain: {status}\n{}", daemon.output());
+        (speed, mib)
+    }
+
     /// How many offsets of the output a committed-only reader can reach.
     fn length(&self, watcher: &BaseConsumer) -> i64 {
         let end = |partition| {
@@ -78,7 +92,7 @@ impl Run<'_> {
 }
 
 /// The most memory that a process and its children have had, each at its own time.
-pub(crate) fn peak_mib(pid: u32) -> f64 {
+fn peak_mib(pid: u32) -> f64 {
     let family = std::iter::once(pid).chain(children(pid));
     family.filter_map(own_peak_mib).sum()
 }
