@@ -4,15 +4,16 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# Test binaries whose names begin with "kafka" need a broker, which they start themselves.
-targets() { # package folder, "with" or "without" Kafka
+# The part of a test binary goes by its name: "kafka*" need a broker, "systems*" whatever a whole system needs beside it
+# (PostgreSQL, Redis, Airflow, a browser); they start it themselves. All others need nothing.
+targets() { # package folder, part: kafka, systems or plain
     local file name
     for file in "$1"/tests/*.rs "$1"/tests/*/main.rs; do
         [ -e "$file" ] || continue
         name=${file#"$1"/tests/} name=${name%/main.rs} name=${name%.rs}
         case "$2:$name" in
-        with:kafka*) echo "--test=$name" ;;
-        with:* | without:kafka*) ;;
+        kafka:kafka* | systems:systems*) echo "--test=$name" ;;
+        kafka:* | systems:* | plain:kafka* | plain:systems*) ;;
         *) echo "--test=$name" ;;
         esac
     done
@@ -22,20 +23,26 @@ part_setup() { scripts/setup.sh; }
 part_format() { cargo fmt --all --check; }
 part_lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
 part_unit() { cargo test --locked -p bulkhead-core; }
-part_actors() { cargo test --locked -p bulkhead-actors --lib $(targets actors without); }
-part_black_box() { cargo test --locked -p bulkhead --lib --bins $(targets . without); }
+part_actors() { cargo test --locked -p bulkhead-actors --lib $(targets actors plain); }
+part_black_box() { cargo test --locked -p bulkhead --lib --bins $(targets . plain); }
 part_kafka() {
     cargo test --locked -p bulkhead-testkit || return
     local package folder names
     for package in bulkhead-actors:actors bulkhead:.; do
         folder=${package#*:}
-        names=$(targets "$folder" with)
+        names=$(targets "$folder" kafka)
         [ -z "$names" ] || cargo test --locked --no-fail-fast -p "${package%%:*}" $names || return
     done
 }
 
+part_systems() {
+    local names
+    names=$(targets . systems)
+    [ -z "$names" ] || cargo test --locked --no-fail-fast -p bulkhead $names
+}
+
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(setup format lint unit actors black_box kafka)
+[ ${#parts[@]} -gt 0 ] || parts=(setup format lint unit actors black_box kafka systems)
 table="" failed=0 began=$SECONDS
 for part in "${parts[@]}"; do
     echo "=== $part"
