@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # The part of a test binary goes by its name: "kafka*" need a broker, "systems*" whatever a whole system needs beside it
-# (PostgreSQL, Redis, Airflow, a browser); they start it themselves. All others need nothing.
+# (PostgreSQL, Redis, Airflow, a browser); they start it themselves. All others ("plain") need nothing.
 targets() { # package folder, part: kafka, systems or plain
     local file name
     for file in "$1"/tests/*.rs "$1"/tests/*/main.rs; do
@@ -19,30 +19,22 @@ targets() { # package folder, part: kafka, systems or plain
     done
 }
 
+# Always the whole workspace, so that every part is built with the same features: a package alone would compile most
+# dependencies once more.
+run() { cargo test --locked --workspace --no-fail-fast "$@"; }
+
 part_setup() { scripts/setup.sh; }
 part_format() { cargo fmt --all --check; }
 part_lint() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
-part_unit() { cargo test --locked -p bulkhead-core; }
-part_actors() { cargo test --locked -p bulkhead-actors --lib $(targets actors plain); }
-part_black_box() { cargo test --locked -p bulkhead --lib --bins $(targets . plain); }
-part_kafka() {
-    cargo test --locked -p bulkhead-testkit || return
-    local package folder names
-    for package in bulkhead-actors:actors bulkhead:.; do
-        folder=${package#*:}
-        names=$(targets "$folder" kafka)
-        [ -z "$names" ] || cargo test --locked --no-fail-fast -p "${package%%:*}" $names || return
-    done
-}
-
-part_systems() {
-    local names
-    names=$(targets . systems)
-    [ -z "$names" ] || cargo test --locked --no-fail-fast -p bulkhead $names
-}
+part_build() { run --no-run; }
+part_unit() { run --lib --bins $(targets core plain); }
+part_actors() { run $(targets actors plain); }
+part_black_box() { run $(targets . plain); }
+part_kafka() { run $(targets tests/support plain) $(targets actors kafka) $(targets . kafka); }
+part_systems() { run $(targets . systems); }
 
 parts=("$@")
-[ ${#parts[@]} -gt 0 ] || parts=(setup format lint unit actors black_box kafka systems)
+[ ${#parts[@]} -gt 0 ] || parts=(setup format lint build unit actors black_box kafka systems)
 table="" failed=0 began=$SECONDS
 for part in "${parts[@]}"; do
     echo "=== $part"
