@@ -36,21 +36,39 @@ pub struct Fault {
     pub code: Cow<'static, str>,
     /// What happened, for a person; no secrets.
     pub message: String,
+    /// Each single thing that is wrong, where whoever sent the record can mend them one by one; the message tells of them
+    /// too. Only a gateway that answers the sender shows them: they stay behind where a fault leaves its process.
+    pub violations: Box<[Violation]>,
+}
+
+/// One thing that is wrong with a record's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where in the value: a JSON Pointer (RFC 6901), empty for the value itself.
+    pub path: String,
+    /// What is wrong there, for a person.
+    pub message: String,
 }
 
 impl Fault {
     /// A failure that may pass.
     pub fn transient(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Transient, code: code.into(), message: message.to_string() }
+        Self { class: FaultClass::Transient, code: code.into(), message: message.to_string(), violations: Box::default() }
     }
 
     /// A failure of the record itself.
     pub fn poison(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Poison, code: code.into(), message: message.to_string() }
+        Self { class: FaultClass::Poison, code: code.into(), message: message.to_string(), violations: Box::default() }
     }
 
     /// A failure of the stage itself.
     pub fn fatal(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Fatal, code: code.into(), message: message.to_string() }
+        Self { class: FaultClass::Fatal, code: code.into(), message: message.to_string(), violations: Box::default() }
+    }
+
+    /// With every single thing that is wrong.
+    #[must_use]
+    pub fn with_violations(self, violations: impl IntoIterator<Item = Violation>) -> Self {
+        Self { violations: violations.into_iter().collect(), ..self }
     }
 }

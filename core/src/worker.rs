@@ -299,7 +299,7 @@ impl Taker<'_> {
             2 => FaultClass::Fatal,
             _ => return Err(Damage::Malformed("class of a fault")),
         };
-        Ok(Fault { class, code: self.text()?.into(), message: self.text()? })
+        Ok(Fault { class, code: self.text()?.into(), message: self.text()?, violations: Box::default() })
     }
 }
 

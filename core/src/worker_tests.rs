@@ -24,7 +24,10 @@ fn records() -> impl Strategy<Value = Emitted> {
 
 fn fault() -> impl Strategy<Value = Fault> {
     let class = prop_oneof![Just(FaultClass::Transient), Just(FaultClass::Poison), Just(FaultClass::Fatal)];
-    (class, "[a-z_]{1,20}", "\\PC{0,40}").prop_map(|(class, code, message)| Fault { class, code: code.into(), message })
+    (class, "[a-z_]{1,20}", "\\PC{0,40}").prop_map(|(class, code, message)| {
+        let violations = Box::default();
+        Fault { class, code: code.into(), message, violations }
+    })
 }
 
 fn message() -> impl Strategy<Value = Message> {
