@@ -53,7 +53,12 @@ pub struct Violation {
 impl Fault {
     /// A failure that may pass.
     pub fn transient(code: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
-        Self { class: FaultClass::Transient, code: code.into(), message: message.to_string(), violations: Box::default() }
+        Self {
+            class: FaultClass::Transient,
+            code: code.into(),
+            message: message.to_string(),
+            violations: Box::default(),
+        }
     }
 
     /// A failure of the record itself.
