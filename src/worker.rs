@@ -35,6 +35,12 @@ pub struct Start {
     pub onnxruntime: Option<PathBuf>,
     /// What is logged.
     pub log_level: String,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The topic that it reads.
+    pub source: String,
+    /// The daemon's data directory.
+    pub data: PathBuf,
 }
 
 /// Runs the steps of a stage, whose relative paths start at `dir`, until the socket closes.
@@ -89,7 +95,15 @@ fn build(dir: &Path, start: &Start) -> Result<StepSet, Fault> {
     if let Some(path) = &start.chaos_runs {
         chaos::count_in(path).map_err(|why| Fault::fatal("chaos_runs", why))?;
     }
-    let context = StepContext { dir, chaos: *chaos, onnxruntime: onnxruntime.as_deref(), call: stage.call() };
+    let context = StepContext {
+        dir,
+        chaos: *chaos,
+        onnxruntime: onnxruntime.as_deref(),
+        call: stage.call(),
+        pipeline: &start.pipeline,
+        source: &start.source,
+        data: &start.data,
+    };
     let steps = stage.steps.iter().map(|step| step.factory(context)).collect::<Result<_, _>>();
     let steps = steps.map_err(|problems| Fault::fatal("step_unusable", problems.join("; ")))?;
     Ok(StepSet { steps, emit_max: stage.emit_max as usize, frame_bytes_max: stage.frame_max.bytes() })

@@ -12,4 +12,4 @@ pub use channel::{Broken, Channel};
 pub use child::{Child, StepSet};
 pub use process::ProcessSpec;
 pub(crate) use process::{Halt, Master, Process};
-pub(crate) use rows::StepRun;
+pub use rows::StepRun;

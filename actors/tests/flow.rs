@@ -9,7 +9,7 @@ use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::deadline::DEADLINE_HEADER;
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::Partition;
-use bulkhead_core::record::{Header, Record};
+use bulkhead_core::record::{Header, Origin, Record};
 use bulkhead_core::verdict::Verdict;
 use rig::{Act, Plan, Rig, record_of};
 use std::sync::{Arc, Barrier};
@@ -191,7 +191,7 @@ impl StepFactory for Gated {
 }
 
 impl Step for Gated {
-    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+    fn run(&mut self, records: &[Record], _: Option<&[Origin]>) -> Result<Vec<Verdict>, Fault> {
         Ok(records.iter().cloned().map(Verdict::one).collect())
     }
 }

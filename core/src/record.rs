@@ -1,6 +1,6 @@
 //! A record: what a log stores and what steps work on. Never copies its bytes when it is cloned.
 
-use crate::ids::Offset;
+use crate::ids::{Offset, Partition};
 use crate::time::WallMs;
 use bytes::Bytes;
 
@@ -77,4 +77,16 @@ pub struct SourceRecord {
     pub offset: Offset,
     /// What it holds.
     pub record: Record,
+}
+
+/// Where a record that is being worked on lies in its source topic, and how often it has been tried: what a step names it
+/// by to the outside world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its partition.
+    pub partition: Partition,
+    /// Where it lies in it.
+    pub offset: Offset,
+    /// How often its batch has been lent to a worker of this stage, from 1.
+    pub attempt: u32,
 }

@@ -8,8 +8,9 @@
 //! A payload is at most as long as both sides agreed on, so no bytes make a reader take more memory than that.
 
 use crate::fault::{Fault, FaultClass};
+use crate::ids::{Offset, Partition};
 use crate::phases::Phases;
-use crate::record::{Header, Record};
+use crate::record::{Header, Origin, Record};
 use crate::time::WallMs;
 use crate::verdict::{Emitted, Ended};
 use crate::wire::{Damage, Reader, put_varint};
@@ -22,15 +23,15 @@ pub const HEAD_BYTES: usize = 16;
 /// How much of a fault's message crosses.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 const MAGIC: [u8; 2] = *b"BW";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// One thing that is said.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// To the child, first: what it builds its steps from.
     Start(Bytes),
-    /// To the child: a source record, as the records that earlier stages made of it.
-    Row(Emitted),
+    /// To the child: a source record, as where it came from and the records that earlier stages made of it.
+    Row(Origin, Emitted),
     /// To the child: run the steps over the rows said since the last time; there are so many.
     Work(u32),
     /// From the child: its steps are built.
@@ -69,7 +70,7 @@ impl Message {
         match self {
             Self::Start(_) => 1,
             Self::Work(_) => 2,
-            Self::Row(_) => 3,
+            Self::Row(..) => 3,
             Self::Ready => 16,
             Self::Ended(_) => 17,
             Self::Failed(_) => 18,
@@ -88,7 +89,10 @@ impl Message {
         match self {
             Self::Start(bytes) => out.extend_from_slice(bytes),
             Self::Work(rows) => put_varint(out, u64::from(*rows)),
-            Self::Row(records) => put_records(out, records),
+            Self::Row(origin, records) => {
+                put_origin(out, *origin);
+                put_records(out, records);
+            }
             Self::Ready => {}
             Self::Ended(ended) => put_ended(out, ended),
             Self::Spent(phases) => put_phases(out, *phases),
@@ -145,7 +149,7 @@ impl Head {
         let message = match self.kind {
             1 => return Ok(Message::Start(payload.clone())),
             2 => Message::Work(taker.number("number of rows")?),
-            3 => Message::Row(taker.records()?),
+            3 => Message::Row(taker.origin()?, taker.records()?),
             16 => Message::Ready,
             17 => Message::Ended(taker.ended()?),
             18 => Message::Failed(taker.fault()?),
@@ -174,6 +178,12 @@ fn put_optional(out: &mut Vec<u8>, bytes: Option<&Bytes>) {
             out.extend_from_slice(bytes);
         }
     }
+}
+
+fn put_origin(out: &mut Vec<u8>, origin: Origin) {
+    out.extend_from_slice(&origin.partition.0.to_le_bytes());
+    out.extend_from_slice(&origin.offset.0.to_le_bytes());
+    out.extend_from_slice(&origin.attempt.to_le_bytes());
 }
 
 fn put_records(out: &mut Vec<u8>, records: &[Record]) {
@@ -262,6 +272,12 @@ impl Taker<'_> {
         let bytes = self.bytes()?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Damage::Malformed("text"))?;
         Ok(text.to_owned())
+    }
+
+    fn origin(&mut self) -> Result<Origin, Damage> {
+        let partition = Partition(i32::from_le_bytes(self.reader.array()?));
+        let offset = Offset(i64::from_le_bytes(self.reader.array()?));
+        Ok(Origin { partition, offset, attempt: u32::from_le_bytes(self.reader.array()?) })
     }
 
     /// Every record takes a byte at least, so a false count ends with the payload and not with the memory.

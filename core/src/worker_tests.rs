@@ -22,6 +22,15 @@ fn records() -> impl Strategy<Value = Emitted> {
     vec(record(), 0..4).prop_map(Emitted::from_vec)
 }
 
+fn origin() -> impl Strategy<Value = Origin> {
+    let parts = (any::<i32>(), any::<i64>(), any::<u32>());
+    parts.prop_map(|(partition, offset, attempt)| Origin {
+        partition: Partition(partition),
+        offset: Offset(offset),
+        attempt,
+    })
+}
+
 fn fault() -> impl Strategy<Value = Fault> {
     let class = prop_oneof![Just(FaultClass::Transient), Just(FaultClass::Poison), Just(FaultClass::Fatal)];
     (class, "[a-z_]{1,20}", "\\PC{0,40}").prop_map(|(class, code, message)| {
@@ -38,7 +47,7 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         bytes().prop_map(Message::Start),
         any::<u32>().prop_map(Message::Work),
-        records().prop_map(Message::Row),
+        (origin(), records()).prop_map(|(origin, records)| Message::Row(origin, records)),
         Just(Message::Ready),
         records().prop_map(|records| Message::Ended(Ended::Emitted(records))),
         "\\PC{0,40}".prop_map(|reason| Message::Ended(Ended::Dropped(reason))),
@@ -116,7 +125,7 @@ proptest! {
 
 #[test]
 fn a_false_count_takes_no_memory() {
-    let mut payload = Vec::new();
+    let mut payload = vec![0; 16];
     put_varint(&mut payload, u64::MAX);
     let head = Head { kind: 3, payload_bytes: payload.len(), sum: xxh3_64(&payload) };
     assert_eq!(head.open(&Bytes::from(payload)), Err(Damage::Short));

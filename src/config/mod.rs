@@ -159,11 +159,18 @@ pub struct Dlq {
 }
 
 impl Config {
-    /// What a stage's steps are built from; chaos was settled by the check.
+    /// What the steps of a pipeline's stage are built from; chaos was settled by the check.
     #[must_use]
-    pub fn step_context(&self, stage: &pipeline::Stage) -> StepContext<'_> {
-        let onnxruntime = self.daemon.onnxruntime.library.as_deref();
-        StepContext { dir: &self.dir, chaos: self.chaos, onnxruntime, call: stage.call() }
+    pub fn step_context<'a>(&'a self, pipeline: &'a Pipeline, stage: &pipeline::Stage) -> StepContext<'a> {
+        StepContext {
+            dir: &self.dir,
+            chaos: self.chaos,
+            onnxruntime: self.daemon.onnxruntime.library.as_deref(),
+            call: stage.call(),
+            pipeline: &pipeline.name.0,
+            source: &pipeline.source.topic.0,
+            data: &self.daemon.data.dir,
+        }
     }
 }
 

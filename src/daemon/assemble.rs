@@ -161,7 +161,7 @@ fn dlq(config: &Config, pipeline: &Pipeline) -> DlqSpec {
 }
 
 fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &Path) -> Result<StageSpec, String> {
-    let steps = stage.steps.iter().map(|step| step.factory(config.step_context(stage)));
+    let steps = stage.steps.iter().map(|step| step.factory(config.step_context(pipeline, stage)));
     let steps = steps
         .collect::<Result<_, _>>()
         .map_err(|problems| format!("pipeline {}, stage {}: {}", pipeline.name.0, stage.name.0, problems.join("; ")))?;
@@ -198,6 +198,9 @@ fn process(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: 
         chaos_runs: config.chaos.then(|| data.join(CHAOS_RUNS)),
         onnxruntime: config.daemon.onnxruntime.library.clone(),
         log_level: config.daemon.log.level.clone(),
+        pipeline: pipeline.name.0.clone(),
+        source: pipeline.source.topic.0.clone(),
+        data: data.to_owned(),
     };
     let start = serde_json::to_vec(&start).map_err(|why| format!("stage {} cannot be told: {why}", stage.name))?;
     let args: [&OsStr; 7] = [

@@ -7,7 +7,7 @@ use super::chaos_runs::count;
 pub use super::chaos_runs::{RECORDS_COUNTED_MAX, Runs, count_in, runs};
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::Fault;
-use bulkhead_core::record::{ID_HEADER, Record};
+use bulkhead_core::record::{ID_HEADER, Origin, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ impl StepFactory for ChaosFactory {
 }
 
 impl Step for Chaos {
-    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+    fn run(&mut self, records: &[Record], _: Option<&[Origin]>) -> Result<Vec<Verdict>, Fault> {
         records.iter().map(|record| self.one(record)).collect()
     }
 }
@@ -200,10 +200,10 @@ mod tests {
         let mut step = step("limit");
         let failing = record("a", "error:2");
         for _ in 0..2 {
-            let fault = step.run(std::slice::from_ref(&failing)).expect_err("the first two runs fail");
+            let fault = step.run(std::slice::from_ref(&failing), None).expect_err("the first two runs fail");
             assert_eq!(fault.class, FaultClass::Transient);
         }
-        let passed = step.run(std::slice::from_ref(&failing)).expect("the third passes");
+        let passed = step.run(std::slice::from_ref(&failing), None).expect("the third passes");
         assert_eq!(passed, vec![Verdict::one(failing)]);
         assert_eq!(runs().steps["limit"]["a"], 3);
     }
@@ -211,14 +211,14 @@ mod tests {
     #[test]
     fn each_wish_gives_its_own_failure() {
         let mut step = step("wishes");
-        let fatal = step.run(&[record("b", "fatal")]).expect_err("fatal fails the batch");
+        let fatal = step.run(&[record("b", "fatal")], None).expect_err("fatal fails the batch");
         assert_eq!(fatal.class, FaultClass::Fatal);
-        let verdicts = step.run(&[record("c", "poison"), record("d", "slow:1"), record("e", "explode")]);
+        let verdicts = step.run(&[record("c", "poison"), record("d", "slow:1"), record("e", "explode")], None);
         let verdicts = verdicts.expect("poison is the record's own fault");
         assert!(matches!(&verdicts[0], Verdict::Reject(fault) if fault.code == "chaos_poison"));
         assert!(matches!(verdicts[1], Verdict::Emit(_)));
         assert!(matches!(&verdicts[2], Verdict::Reject(fault) if fault.code == "chaos_unknown"));
-        let panicked = std::thread::spawn(move || step.run(&[record("f", "panic:1")]).is_ok()).join();
+        let panicked = std::thread::spawn(move || step.run(&[record("f", "panic:1")], None).is_ok()).join();
         assert!(panicked.is_err());
         assert_eq!(runs().steps["wishes"]["f"], 1, "a run that panicked counts");
     }

@@ -17,7 +17,7 @@ use crate::vision::rank::{Answer, rank};
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::{Header, Record};
+use bulkhead_core::record::{Header, Origin, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -227,7 +227,7 @@ struct Classify {
 }
 
 impl Step for Classify {
-    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+    fn run(&mut self, records: &[Record], _: Option<&[Origin]>) -> Result<Vec<Verdict>, Fault> {
         let deadline = Instant::now() + self.limit;
         self.phases = Phases::default();
         let mut verdicts = Vec::with_capacity(records.len());

@@ -27,7 +27,8 @@ fn root() -> &'static Path {
 }
 
 fn context(dir: &Path, run_records_max: usize, timeout: Duration) -> StepContext<'_> {
-    StepContext { dir, chaos: false, onnxruntime: None, call: CallLimits { run_records_max, timeout } }
+    let call = CallLimits { run_records_max, timeout };
+    StepContext { dir, chaos: false, onnxruntime: None, call, pipeline: "test", source: "requested", data: dir }
 }
 
 const PATIENT: Duration = Duration::from_secs(60);
@@ -111,7 +112,7 @@ fn a_batch_gives_what_its_pictures_give_one_by_one() {
     let samples = samples();
     let records: Vec<Record> = samples.iter().map(|(_, record)| record.clone()).collect();
     let (mut single, mut batched) = (digits(1), digits(8));
-    let (one_by_one, at_once) = (single.run(&records).unwrap(), batched.run(&records).unwrap());
+    let (one_by_one, at_once) = (single.run(&records, None).unwrap(), batched.run(&records, None).unwrap());
     for ((digit, _), (one, many)) in samples.iter().zip(one_by_one.iter().zip(&at_once)) {
         let (one, many) = (json(one), json(many));
         assert_eq!((one["label"].as_str(), many["label"].as_str()), (Some(&**digit), Some(&**digit)));
@@ -126,7 +127,7 @@ fn a_batch_gives_what_its_pictures_give_one_by_one() {
 fn a_bad_picture_in_a_batch_is_rejected_alone() {
     let text = Record { value: Some(b"text".to_vec().into()), ..Record::default() };
     let records = [picture(BLACK), text, picture(WHITE), Record::default(), picture(BLACK)];
-    let verdicts = step_of(&fixture::as_it_is(), 8, PATIENT).run(&records).unwrap();
+    let verdicts = step_of(&fixture::as_it_is(), 8, PATIENT).run(&records, None).unwrap();
     assert_eq!(codes(&verdicts), ["answered", "not_an_image", "answered", "empty_image", "answered"]);
     let scores: Vec<f64> = [0, 2, 4].map(|i: usize| json(&verdicts[i])["score"].as_f64().unwrap()).into();
     assert_eq!(scores, [0.0, 1.0, 0.0], "each has its own answer");
@@ -135,7 +136,7 @@ fn a_bad_picture_in_a_batch_is_rejected_alone() {
 #[test]
 fn a_picture_that_fails_its_batch_is_found() {
     let records = [picture(BLACK), picture(WHITE), picture(BLACK), picture(BLACK)];
-    let verdicts = step_of(&fixture::fails_on_white(), 3, PATIENT).run(&records).unwrap();
+    let verdicts = step_of(&fixture::fails_on_white(), 3, PATIENT).run(&records, None).unwrap();
     assert_eq!(codes(&verdicts), ["answered", "inference_failed", "answered", "answered"]);
 }
 
@@ -143,7 +144,7 @@ fn a_picture_that_fails_its_batch_is_found() {
 fn a_graph_that_takes_one_picture_is_run_one_by_one() {
     let (mut step, log) = logged(|| step_of(&fixture::one_at_a_time(), 4, PATIENT));
     assert!(log.contains("WARN") && log.contains("the model takes one picture a run, not 4"), "{log}");
-    let verdicts = step.run(&[picture(BLACK), picture(WHITE)]).unwrap();
+    let verdicts = step.run(&[picture(BLACK), picture(WHITE)], None).unwrap();
     assert_eq!(codes(&verdicts), ["answered", "answered"]);
 }
 
@@ -151,10 +152,10 @@ fn a_graph_that_takes_one_picture_is_run_one_by_one() {
 fn a_run_that_takes_too_long_is_ended_from_inside_and_the_next_one_goes_on() {
     let mut step = step_of(&fixture::endless_on_white(), 2, Duration::from_millis(500));
     let begun = Instant::now();
-    let fault = step.run(&[picture(BLACK), picture(WHITE)]).unwrap_err();
+    let fault = step.run(&[picture(BLACK), picture(WHITE)], None).unwrap_err();
     assert_eq!((fault.class, &*fault.code), (FaultClass::Transient, "inference_timeout"));
     assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
-    assert_eq!(codes(&step.run(&[picture(BLACK), picture(BLACK)]).unwrap()), ["answered", "answered"]);
+    assert_eq!(codes(&step.run(&[picture(BLACK), picture(BLACK)], None).unwrap()), ["answered", "answered"]);
 }
 
 #[test]
@@ -163,7 +164,7 @@ fn the_first_provider_that_can_be_had_runs_the_model() {
     let both = ClassifyConfig { providers: vec![Provider::Cuda, Provider::Cpu], ..config("models/digits.toml") };
     let (step, log) = logged(|| both.factory(context(&dir, 1, PATIENT)).unwrap().build());
     let (digit, record) = &samples()[0];
-    let verdicts = step.unwrap().run(std::slice::from_ref(record)).unwrap();
+    let verdicts = step.unwrap().run(std::slice::from_ref(record), None).unwrap();
     assert_eq!(json(&verdicts[0])["label"].as_str(), Some(&**digit));
     let warning = log.lines().find(|line| line.contains("execution provider not available, the next one is tried"));
     let warning = warning.expect("the test's ONNX Runtime is the one for CPUs");
@@ -193,7 +194,7 @@ fn every_session_option_loads_and_runs() {
         let text = format!("model = \"models/digits.toml\"\ngraph = \"{graph}\"\nthreads = 2\nspinning = true");
         let config: ClassifyConfig = toml::from_str(&text).unwrap();
         let mut step = config.factory(context(&dir, 1, PATIENT)).unwrap().build().unwrap();
-        let verdicts = step.run(std::slice::from_ref(record)).unwrap();
+        let verdicts = step.run(std::slice::from_ref(record), None).unwrap();
         assert_eq!(json(&verdicts[0])["label"].as_str(), Some(&**digit), "{graph}");
     }
 }
@@ -210,7 +211,7 @@ fn a_model_of_8_bit_integers_reads_the_samples_as_well() {
     std::fs::write(dir.path().join("m.toml"), described.replace(line, &format!("sha256 = \"{sha256}\""))).unwrap();
     let mut step = config("m.toml").factory(context(dir.path(), 4, PATIENT)).unwrap().build().unwrap();
     let (digits, records): (Vec<String>, Vec<Record>) = samples().into_iter().unzip();
-    let verdicts = step.run(&records).unwrap();
+    let verdicts = step.run(&records, None).unwrap();
     let read: Vec<String> = verdicts.iter().map(|v| json(v)["label"].as_str().unwrap().to_owned()).collect();
     assert_eq!(read, digits);
 }

@@ -16,7 +16,7 @@ fn config_dir() -> PathBuf {
 }
 
 fn context(dir: &Path) -> StepContext<'_> {
-    StepContext { dir, chaos: false, onnxruntime: None, call: CALL }
+    StepContext { dir, chaos: false, onnxruntime: None, call: CALL, pipeline: "test", source: "requested", data: dir }
 }
 
 fn config() -> ClassifyConfig {
@@ -54,7 +54,7 @@ fn every_sample_is_read_rightly() {
     names.sort();
     assert!(names.len() >= 12, "{names:?}");
     let records: Vec<Record> = names.iter().map(|name| record(sample(name))).collect();
-    let verdicts = step.run(&records).unwrap();
+    let verdicts = step.run(&records, None).unwrap();
     let wrong: Vec<String> = names
         .iter()
         .zip(&verdicts)
@@ -76,7 +76,7 @@ fn an_answer_names_the_best_and_keeps_what_the_record_was() {
         timestamp: WallMs(123),
         ..record(sample("3-scan.png"))
     };
-    let verdicts = step(&ClassifyConfig { top: Some(2), ..config() }).run(std::slice::from_ref(&input)).unwrap();
+    let verdicts = step(&ClassifyConfig { top: Some(2), ..config() }).run(std::slice::from_ref(&input), None).unwrap();
     let Verdict::Emit(records) = &verdicts[0] else { panic!("{verdicts:?}") };
     assert_eq!((&records[0].key, records[0].timestamp), (&input.key, input.timestamp));
     let json_type = Header::new("content-type", "application/json");
@@ -94,7 +94,7 @@ fn what_is_no_picture_is_rejected_alone() {
     let jpeg = sample("2-drawn-1.jpg");
     let records = [record(good.clone()), record(Vec::new()), Record::default(), record(b"text".to_vec()), record(good)];
     let mut step = step(&config());
-    let verdicts = step.run(&records).unwrap();
+    let verdicts = step.run(&records, None).unwrap();
     let code = |v: &Verdict| match v {
         Verdict::Reject(fault) if fault.class == FaultClass::Poison => fault.code.to_string(),
         _ => "emitted".to_owned(),
@@ -103,11 +103,11 @@ fn what_is_no_picture_is_rejected_alone() {
         verdicts.iter().map(code).collect::<Vec<_>>(),
         ["emitted", "empty_image", "empty_image", "not_an_image", "emitted"]
     );
-    let cut = step.run(&[record(jpeg[..jpeg.len() / 2].to_vec())]).unwrap();
+    let cut = step.run(&[record(jpeg[..jpeg.len() / 2].to_vec())], None).unwrap();
     assert_eq!(code(&cut[0]), "truncated_image");
     let image = ImageLimits { pixels_max: 100, ..ImageLimits::default() };
     let small = ClassifyConfig { image, threads: 2, ..config() };
-    let large = self::step(&small).run(&[record(sample("7-scan.png"))]).unwrap();
+    let large = self::step(&small).run(&[record(sample("7-scan.png"))], None).unwrap();
     assert_eq!(code(&large[0]), "image_too_large");
 }
 
@@ -130,7 +130,7 @@ fn two_pixels(input: &str) -> (tempfile::TempDir, ClassifyConfig) {
 fn any_classifier_can_be_described() {
     let (dir, config) = two_pixels("");
     let mut step = config.factory(context(dir.path())).unwrap().build().unwrap();
-    let verdicts = step.run(&[record(sample("7-scan.png"))]).unwrap();
+    let verdicts = step.run(&[record(sample("7-scan.png"))], None).unwrap();
     let answer = json(&verdicts[0]);
     let scores = [answer["top"][0]["score"].as_f64().unwrap(), answer["top"][1]["score"].as_f64().unwrap()];
     assert!(1.0 >= scores[0] && scores[0] >= scores[1] && scores[1] > 0.0, "{answer}");
@@ -140,8 +140,13 @@ fn any_classifier_can_be_described() {
 fn outputs_that_are_no_numbers_are_poison() {
     // (v + 3e38) / 1e-37 is infinite.
     let (dir, config) = two_pixels("mean = [-3e38]\nstd = [1e-37]");
-    let verdicts =
-        config.factory(context(dir.path())).unwrap().build().unwrap().run(&[record(sample("7-scan.png"))]).unwrap();
+    let verdicts = config
+        .factory(context(dir.path()))
+        .unwrap()
+        .build()
+        .unwrap()
+        .run(&[record(sample("7-scan.png"))], None)
+        .unwrap();
     let Verdict::Reject(fault) = &verdicts[0] else { panic!("{verdicts:?}") };
     assert_eq!((fault.class, &*fault.code), (FaultClass::Poison, "not_a_number"));
 }

@@ -37,6 +37,12 @@ pub struct StepContext<'a> {
     pub onnxruntime: Option<&'a Path>,
     /// What a call of the step's stage may be.
     pub call: CallLimits,
+    /// The name of the pipeline that the step belongs to.
+    pub pipeline: &'a str,
+    /// The topic that the pipeline reads, so that its records' origins can be named.
+    pub source: &'a str,
+    /// The data directory: what a step keeps there lies in a folder of its own. It may not exist while a config is checked.
+    pub data: &'a Path,
 }
 
 /// What one call of a stage's steps may be.

@@ -2,7 +2,7 @@
 
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::Fault;
-use bulkhead_core::record::Record;
+use bulkhead_core::record::{Origin, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ impl StepFactory for PassFactory {
 }
 
 impl Step for Pass {
-    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+    fn run(&mut self, records: &[Record], _: Option<&[Origin]>) -> Result<Vec<Verdict>, Fault> {
         Ok(records.iter().map(|record| Verdict::one(record.clone())).collect())
     }
 }
@@ -48,7 +48,7 @@ mod tests {
         let record = |n: u8| Record { key: Some(vec![n].into()), value: Some(vec![n, n].into()), ..Record::default() };
         let records = [record(1), record(2)];
         let mut step = PassFactory.build().expect("pass needs nothing");
-        let verdicts = step.run(&records).expect("pass never fails");
+        let verdicts = step.run(&records, None).expect("pass never fails");
         assert_eq!(verdicts, vec![Verdict::one(record(1)), Verdict::one(record(2))]);
     }
 }

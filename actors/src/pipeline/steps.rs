@@ -7,6 +7,7 @@ use crate::worker::{self, Master, Process, StepRun};
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::phases::Phases;
+use bulkhead_core::record::Origin;
 use bulkhead_core::stage::Work;
 use bulkhead_core::verdict::{Emitted, Ended};
 use std::sync::Arc;
@@ -83,6 +84,13 @@ impl<'work> Portion<'work> {
             _ => Emitted::from_buf([self.batch.records[*index as usize].record.clone()]),
         })
     }
+
+    /// Where they lie.
+    fn origins(self) -> impl Iterator<Item = Origin> {
+        let (partition, attempt) = (self.batch.ticket.assignment.partition, self.attempt);
+        let offset = move |index: &u32| self.batch.records[*index as usize].offset;
+        self.todo.iter().map(move |index| Origin { partition, offset: offset(index), attempt })
+    }
 }
 
 impl StageRun {
@@ -134,9 +142,10 @@ impl StageRun {
     /// Runs all steps over the records of all portions in one go; the outcomes of each portion.
     pub(crate) fn run(&mut self, portions: &[Portion<'_>]) -> Result<Vec<Vec<(u32, Outcome)>>, Halt> {
         let rows = portions.iter().flat_map(|portion| portion.rows()).collect();
+        let origins: Vec<Origin> = portions.iter().flat_map(|portion| portion.origins()).collect();
         let ended = match &mut self.place {
-            Place::Here(run) => run.run(rows).map_err(Halt::Fault)?,
-            Place::Away(process) => process.run(rows)?,
+            Place::Here(run) => run.run(rows, Some(&origins)).map_err(Halt::Fault)?,
+            Place::Away(process) => process.run(rows, &origins)?,
         };
         let mut ended = ended.into_iter();
         let outcomes = portions.iter().map(|portion| {

@@ -115,7 +115,8 @@ impl Channel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bulkhead_core::record::Record;
+    use bulkhead_core::ids::{Offset, Partition};
+    use bulkhead_core::record::{Origin, Record};
     use bulkhead_core::verdict::Emitted;
 
     fn pair(bytes_max: usize) -> (Channel, UnixStream) {
@@ -128,7 +129,8 @@ mod tests {
         let (mut here, theirs) = pair(4 << 20);
         let row = |bytes: usize| {
             let value = Some(vec![7; bytes].into());
-            Message::Row(Emitted::from_buf([Record { value, ..Record::default() }]))
+            let origin = Origin { partition: Partition(3), offset: Offset(7), attempt: 1 };
+            Message::Row(origin, Emitted::from_buf([Record { value, ..Record::default() }]))
         };
         let said = [row(3 << 20), row(0), Message::Work(2)];
         let messages = said.clone();

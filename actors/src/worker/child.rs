@@ -8,6 +8,7 @@ use crate::step::StepFactory;
 use crate::supervisor::tombstone::{catch, note_panics};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::phases::Phases;
+use bulkhead_core::record::Origin;
 use bulkhead_core::supervisor::Exit;
 use bulkhead_core::verdict::{Emitted, Ended};
 use bulkhead_core::wire::Damage;
@@ -23,6 +24,12 @@ const START_BYTES_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Child {
     channel: Channel,
+}
+
+/// Rows, and where the source record of each lies.
+struct Work {
+    rows: Vec<Emitted>,
+    origins: Vec<Origin>,
 }
 
 /// The steps of a stage.
@@ -67,8 +74,8 @@ impl Child {
             Err(exit) => return self.channel.tell(&panicked(&exit)),
         };
         self.channel.tell(&Message::Ready)?;
-        while let Some(rows) = self.rows()? {
-            match catch(|| run.run(rows)) {
+        while let Some(Work { rows, origins }) = self.rows()? {
+            match catch(|| run.run(rows, Some(&origins))) {
                 Ok(Ok(ended)) => self.answer(run.take_phases(), ended)?,
                 Ok(Err(fault)) => self.channel.tell(&Message::Failed(fault))?,
                 // What a panic leaves behind is not to be worked with: the next process builds the steps anew.
@@ -78,13 +85,18 @@ impl Child {
         Ok(())
     }
 
-    /// The rows of the next piece of work; none where the worker has hung up.
-    fn rows(&mut self) -> Result<Option<Vec<Emitted>>, Broken> {
-        let mut rows = Vec::new();
+    /// The next piece of work; none where the worker has hung up.
+    fn rows(&mut self) -> Result<Option<Work>, Broken> {
+        let (mut rows, mut origins) = (Vec::new(), Vec::new());
         loop {
             match self.channel.hear() {
-                Ok(Message::Row(row)) => rows.push(row),
-                Ok(Message::Work(count)) if usize::try_from(count) == Ok(rows.len()) => return Ok(Some(rows)),
+                Ok(Message::Row(origin, row)) => {
+                    rows.push(row);
+                    origins.push(origin);
+                }
+                Ok(Message::Work(count)) if usize::try_from(count) == Ok(rows.len()) => {
+                    return Ok(Some(Work { rows, origins }));
+                }
                 Ok(_) => return Err(out_of_turn()),
                 Err(Broken::Closed) => return Ok(None),
                 Err(broken) => return Err(broken),

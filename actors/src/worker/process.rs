@@ -7,6 +7,7 @@ use super::output::{Output, Whose};
 use crate::shell::{Lifeline, Signal};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::phases::Phases;
+use bulkhead_core::record::Origin;
 use bulkhead_core::verdict::{Emitted, Ended};
 use bulkhead_core::wire::Damage;
 use bulkhead_core::worker::{Message, TooLarge};
@@ -149,16 +150,16 @@ impl Process {
         !self.output.is_over()
     }
 
-    /// Runs the steps over the rows; what became of each, in their order. After an error the process is of no use but
-    /// for a fault.
-    pub(crate) fn run(&mut self, rows: Vec<Emitted>) -> Result<Vec<Ended>, Halt> {
-        self.exchange(rows).unwrap_or_else(|why| Err(self.ended(why)))
+    /// Runs the steps over the rows; what became of each, in their order. `origins` are as many. After an error the
+    /// process is of no use but for a fault.
+    pub(crate) fn run(&mut self, rows: Vec<Emitted>, origins: &[Origin]) -> Result<Vec<Ended>, Halt> {
+        self.exchange(rows, origins).unwrap_or_else(|why| Err(self.ended(why)))
     }
 
-    fn exchange(&mut self, rows: Vec<Emitted>) -> Result<Result<Vec<Ended>, Halt>, Broken> {
+    fn exchange(&mut self, rows: Vec<Emitted>, origins: &[Origin]) -> Result<Result<Vec<Ended>, Halt>, Broken> {
         let mut refused: Vec<Option<TooLarge>> = Vec::with_capacity(rows.len());
-        for row in rows {
-            refused.push(self.channel.say(&Message::Row(row))?.err());
+        for (row, origin) in rows.into_iter().zip(origins) {
+            refused.push(self.channel.say(&Message::Row(*origin, row))?.err());
         }
         let sent = refused.iter().filter(|refused| refused.is_none()).count();
         let sent = u32::try_from(sent).map_err(|_| Broken::Io(io::Error::other("more rows than can be counted")))?;

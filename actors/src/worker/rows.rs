@@ -4,7 +4,7 @@
 use crate::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::Record;
+use bulkhead_core::record::{Origin, Record};
 use bulkhead_core::verdict::{Emitted, Ended, Verdict};
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ struct Named {
     step: Box<dyn Step>,
 }
 
-/// The steps of one incarnation.
-pub(crate) struct StepRun {
+/// The steps of one incarnation of a worker, or of whoever else runs a stage's steps back to back.
+pub struct StepRun {
     emit_max: usize,
     steps: Vec<Named>,
     phases: Option<Phases>,
@@ -28,17 +28,25 @@ struct Row {
 }
 
 impl StepRun {
-    /// Fresh steps.
-    pub(crate) fn build(factories: &[Arc<dyn StepFactory>], emit_max: usize) -> Result<Self, Fault> {
+    /// Fresh steps; one record may become at most `emit_max` records.
+    ///
+    /// # Errors
+    /// What a step cannot be built without.
+    pub fn build(factories: &[Arc<dyn StepFactory>], emit_max: usize) -> Result<Self, Fault> {
         let named = factories.iter().map(|f| Ok(Named { name: Arc::from(f.name()), step: f.build()? }));
         Ok(Self { emit_max, steps: named.collect::<Result<_, Fault>>()?, phases: None })
     }
 
-    /// Runs all steps over the rows, each step over all that are left; what became of each row, in their order.
-    pub(crate) fn run(&mut self, rows: Vec<Emitted>) -> Result<Vec<Ended>, Fault> {
+    /// Runs all steps over the rows, each step over all that are left; what became of each row, in their order. `origins`
+    /// says where each row's source record lies, as many as rows; `None` where they lie in no log yet.
+    ///
+    /// # Errors
+    /// The first fault of a step that concerns all rows; what earlier steps made of them is gone.
+    pub fn run(&mut self, rows: Vec<Emitted>, origins: Option<&[Origin]>) -> Result<Vec<Ended>, Fault> {
+        debug_assert!(origins.is_none_or(|origins| origins.len() == rows.len()), "each row has its origin");
         let mut rows: Vec<Row> = rows.into_iter().map(|records| Row { records, ended: None }).collect();
         for position in 0..self.steps.len() {
-            self.run_step(position, &mut rows)?;
+            self.run_step(position, &mut rows, origins)?;
         }
         Ok(rows.into_iter().map(|row| row.ended.unwrap_or(Ended::Emitted(row.records))).collect())
     }
@@ -48,7 +56,7 @@ impl StepRun {
         self.phases.take()
     }
 
-    fn run_step(&mut self, position: usize, rows: &mut [Row]) -> Result<(), Fault> {
+    fn run_step(&mut self, position: usize, rows: &mut [Row], origins: Option<&[Origin]>) -> Result<(), Fault> {
         let named = &mut self.steps[position];
         let mut inputs: Vec<Record> = Vec::with_capacity(rows.len());
         let mut counts = Vec::with_capacity(rows.len());
@@ -62,7 +70,12 @@ impl StepRun {
         if inputs.is_empty() {
             return Ok(());
         }
-        let verdicts = named.step.run(&inputs)?;
+        // One for each input: a row that became several records lends its origin to each of them.
+        let origins: Option<Vec<Origin>> = origins.map(|origins| {
+            let each = origins.iter().zip(&counts);
+            each.flat_map(|(origin, count)| std::iter::repeat_n(*origin, *count)).collect()
+        });
+        let verdicts = named.step.run(&inputs, origins.as_deref())?;
         self.phases = match (self.phases, named.step.phases()) {
             (Some(before), Some(spent)) => Some(before + spent),
             (before, spent) => before.or(spent),

@@ -23,7 +23,7 @@ use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::partition::PartitionLimits;
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::{Header, Record};
+use bulkhead_core::record::{Header, Origin, Record};
 use bulkhead_core::retry::RetryPolicy;
 use bulkhead_core::verdict::Verdict;
 use parking_lot::Mutex;
@@ -80,7 +80,7 @@ impl Step for ProbeStep {
         Some(PHASES)
     }
 
-    fn run(&mut self, records: &[Record]) -> Result<Vec<Verdict>, Fault> {
+    fn run(&mut self, records: &[Record], _: Option<&[Origin]>) -> Result<Vec<Verdict>, Fault> {
         let mut verdicts = Vec::new();
         let id = |record: &Record| String::from_utf8_lossy(record.payload()).into_owned();
         self.0.calls.lock().push(records.iter().map(id).collect());

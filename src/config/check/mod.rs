@@ -41,8 +41,16 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
     let mut found = Found::default();
     daemon(&mut found, loaded);
     let onnxruntime = loaded.daemon.1.onnxruntime.library.as_deref();
-    let context = |stage: &Stage| StepContext { dir, chaos, onnxruntime, call: stage.call() };
     for (document, file) in &loaded.pipelines {
+        let context = |stage: &Stage| StepContext {
+            dir,
+            chaos,
+            onnxruntime,
+            call: stage.call(),
+            pipeline: &file.pipeline.name.0,
+            source: &file.pipeline.source.topic.0,
+            data: &loaded.daemon.1.data.dir,
+        };
         pipeline::check(&mut At { document, found: &mut found }, file, &loaded.daemon.1, &context);
     }
     across(&mut found, loaded);
