@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod cents;
 pub mod cut;
 pub mod deadline;
 pub mod dlq;
