@@ -1,7 +1,7 @@
 //! Where log lines go: the console (for people, or JSON) and a rotating file (JSON). Never blocks the one who logs,
 //! never logs a payload: a record's way is followed by the fields `id`, `partition` and `offset`.
 
-mod rotate;
+pub(crate) mod rotate;
 
 use crate::config::daemon::{Log, LogFormat};
 use rotate::RotatingFile;

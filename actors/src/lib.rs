@@ -6,6 +6,7 @@ pub mod clock;
 pub mod io;
 pub mod log;
 pub mod metrics;
+pub mod outbox;
 pub mod pipeline;
 pub mod results;
 pub mod shell;

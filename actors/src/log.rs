@@ -60,6 +60,12 @@ pub trait Log: Send + Sync {
     /// A producer whose sends are answered once every in-sync replica has the record (acks=all).
     fn producer(&self) -> Result<Arc<dyn Producer>, LogError>;
 
+    /// A producer that gives no record up by itself: of the records of one partition none is overtaken by a later one, however
+    /// long the log is away. For a caller who can wait.
+    fn patient_producer(&self) -> Result<Arc<dyn Producer>, LogError> {
+        self.producer()
+    }
+
     /// Reads partitions outside of any group, `read_committed`, each from its position (from its start where `None`).
     fn reader(&self, tails: &[Tail]) -> Result<Box<dyn Reader>, LogError>;
 

@@ -203,6 +203,17 @@ metrics! {
     /// Requests that wait for a job to end, streams of events among them.
     http_waiting: Gauge = Gauge::default, [];
 
+    /// Records that wait in the outbox.
+    outbox_records: Gauge = Gauge::default, ["route"];
+    /// Bytes that they take.
+    outbox_bytes: Gauge = Gauge::default, ["route"];
+    /// Records that the outbox took, for want of the log.
+    outbox_taken: Counter = Counter::default, ["route"];
+    /// Records that left the outbox, acknowledged by the log; more than were taken where a crash had some sent twice.
+    outbox_sent: Counter = Counter::default, ["route"];
+    /// Requests that the outbox had no room for.
+    outbox_full: Counter = Counter::default, ["route"];
+
     /// Log lines that were dropped because too many waited to be written.
     log_lines_dropped: Counter = Counter::default, [];
     /// Log lines that the log file did not take.

@@ -21,6 +21,7 @@ pub mod letter;
 pub mod limit;
 pub mod link;
 pub mod machine;
+pub mod outbox;
 pub mod partition;
 pub mod partitioner;
 pub mod phases;

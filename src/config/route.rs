@@ -1,14 +1,17 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
+pub mod outbox;
+
 use super::daemon::Http;
 use super::text::{Content, ContentFrom, KeyFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
 use super::units::{Period, Size};
 use bulkhead_core::record::ID_HEADER;
+use outbox::OutboxSection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The record's header that carries what a client named its request by.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A route: it accepts records (`produce`), answers for jobs (`results`), or streams their news (`events`).
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -34,6 +37,9 @@ pub struct RouteFile {
     /// What the header `Idempotency-Key` is to it; only beside `produce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+    /// Takes its records while the brokers do not; only beside `produce`. Absent: they are refused with 503 meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbox: Option<OutboxSection>,
     /// How long an answer waits for a job at most, beside `produce` and `results`. Absent: `http.wait_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_max: Option<Period>,
@@ -200,6 +206,8 @@ pub struct Produce {
     pub wait_max: Period,
     /// What its requests' own keys are to it.
     pub idempotency: Idempotency,
+    /// Takes its records while the brokers do not.
+    pub outbox: Option<OutboxSection>,
 }
 
 /// A route that answers for jobs.
@@ -233,6 +241,7 @@ impl RouteFile {
                 reply: self.reply.unwrap_or_default(),
                 wait_max,
                 idempotency: self.idempotency.unwrap_or_default(),
+                outbox: self.outbox,
             }),
             (None, Some(of), None) => RouteKind::Results(results(of)?),
             (None, None, Some(of)) => RouteKind::Events(results(of)?),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::io::Read;
 use std::path::Path;
@@ -37,8 +38,33 @@ impl fmt::Debug for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(hidden)")
+        serializer.serialize_str(if CONFIDES.get() { &self.0 } else { "(hidden)" })
     }
+}
+
+thread_local! {
+    /// Whether this thread writes for somebody who may know secrets.
+    static CONFIDES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Ends the confiding, however the writing ends.
+struct Confiding;
+
+impl Drop for Confiding {
+    fn drop(&mut self) {
+        CONFIDES.set(false);
+    }
+}
+
+/// The value as JSON with its secrets in it, for a process of our own and over a socket that nobody else has. Everywhere else
+/// secrets are written as hidden.
+///
+/// # Errors
+/// The value cannot be written as JSON.
+pub(crate) fn confide<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    CONFIDES.set(true);
+    let _ends = Confiding;
+    serde_json::to_vec(value)
 }
 
 impl schemars::JsonSchema for Secret {
@@ -75,4 +101,31 @@ pub(super) fn fetch(text: &str, varied: bool, dir: &Path) -> Result<String, Stri
     let end = secret.trim_end_matches(['\r', '\n']).len();
     secret.truncate(end);
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_written_for_our_own_process_alone() {
+        let secret = Secret::new("hush".to_owned());
+        let told = confide(&secret).expect("it is text");
+        assert_eq!(serde_json::from_slice::<Secret>(&told).expect("it is heard"), secret);
+        for shown in [serde_json::to_string(&secret).expect("text"), format!("{secret:?}")] {
+            assert!(shown.contains("hidden") && !shown.contains("hush"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_writing_that_fails_confides_no_longer() {
+        struct Unwritable;
+        impl Serialize for Unwritable {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("no"))
+            }
+        }
+        assert!(confide(&Unwritable).is_err());
+        assert_eq!(serde_json::to_string(&Secret::new("hush".to_owned())).expect("text"), "\"(hidden)\"");
+    }
 }

@@ -1,6 +1,7 @@
 //! Turns the checked config into what the engine and the gateway are built from. Never starts anything.
 
 use crate::config::route::RouteKind;
+use crate::config::secret;
 use crate::config::text::KeyFrom;
 use crate::config::{Config, Pipeline, daemon, pipeline};
 use crate::worker::Start;
@@ -202,7 +203,8 @@ fn process(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: 
         source: pipeline.source.topic.0.clone(),
         data: data.to_owned(),
     };
-    let start = serde_json::to_vec(&start).map_err(|why| format!("stage {} cannot be told: {why}", stage.name))?;
+    // Its steps' secrets reach the process over its own socket; files and variables are not read again there.
+    let start = secret::confide(&start).map_err(|why| format!("stage {} cannot be told: {why}", stage.name))?;
     let args: [&OsStr; 7] = [
         "worker".as_ref(),
         "--config".as_ref(),

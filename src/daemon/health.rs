@@ -3,6 +3,7 @@
 use super::monitor::Seen;
 use crate::admin::source::{AdminSource, PartitionProgress, Status};
 use crate::steps::chaos;
+use bulkhead_actors::outbox::Outbox;
 use bulkhead_actors::pipeline::Pipeline;
 use bulkhead_actors::results::JobStore;
 use bulkhead_actors::supervisor::RootHandle;
@@ -21,6 +22,7 @@ const BETWEEN_STAGES: Duration = Duration::from_secs(15);
 pub(super) struct Health {
     pub(super) root: Arc<OnceLock<RootHandle>>,
     pub(super) pipelines: Arc<[Pipeline]>,
+    pub(super) outbox: Option<Arc<Outbox>>,
     pub(super) jobs: Arc<JobStore>,
     pub(super) seen: Arc<Mutex<Seen>>,
     pub(super) pulse: Arc<Mutex<Instant>>,
@@ -35,6 +37,21 @@ impl Health {
             (true, Some(why)) => Status::failed("log reachable", why),
             (true, None) => Status::ok("log reachable"),
         }
+    }
+
+    /// Whether records may be sent all the same while the log is away: every outbox has room. What is read from the log
+    /// (results, groups) does not count then.
+    fn outbox_status(&self) -> Option<Status> {
+        let outbox = self.outbox.as_ref()?;
+        self.seen.lock().log.as_ref()?;
+        let label = "outbox has room";
+        let mut served = outbox.queues().filter(|queue| queue.is_served()).peekable();
+        served.peek()?;
+        let full = served.find_map(|queue| Some((queue.name(), queue.check().err()?)));
+        Some(match full {
+            Some((route, full)) => Status::failed(label, format!("{route}: {full}")),
+            None => Status::ok(format!("{label}: the log is away, routes without one answer 503")),
+        })
     }
 
     /// Whether a pipeline can work at all, however slowly.
@@ -56,6 +73,14 @@ impl Health {
         }
     }
 
+    fn draining_status(&self) -> Status {
+        if self.draining.load(Ordering::Acquire) {
+            Status::failed("not draining", "the daemon is stopping")
+        } else {
+            Status::ok("not draining")
+        }
+    }
+
     /// A stage without a running worker cannot have its models loaded.
     fn workers_missing(&self, pipeline: &Pipeline) -> Option<String> {
         let idle = pipeline.stages_without_worker();
@@ -69,16 +94,19 @@ impl AdminSource for Health {
     }
 
     fn ready(&self) -> Vec<Status> {
+        if let Some(outbox) = self.outbox_status() {
+            let (log, missing) =
+                (self.log_status(), self.pipelines.iter().filter_map(|of| Some((of, self.workers_missing(of)?))));
+            let missing = missing.map(|(of, why)| Status::failed(format!("pipeline {}", of.name()), why));
+            // Without room the log's absence is the reason.
+            let log = (!outbox.ok).then_some(log);
+            return [outbox].into_iter().chain(log).chain([self.draining_status()]).chain(missing).collect();
+        }
         let results = match self.jobs.caught_up() {
             Ok(()) => Status::ok("results read"),
             Err(why) => Status::failed("results read", why),
         };
-        let draining = if self.draining.load(Ordering::Acquire) {
-            Status::failed("not draining", "the daemon is stopping")
-        } else {
-            Status::ok("not draining")
-        };
-        let mut statuses = vec![self.log_status(), results, draining];
+        let mut statuses = vec![self.log_status(), results, self.draining_status()];
         statuses.extend(self.pipelines.iter().map(|pipeline| {
             match (self.pipeline_status(pipeline), self.workers_missing(pipeline)) {
                 (Status { ok: true, label, .. }, Some(why)) => Status::failed(label, why),

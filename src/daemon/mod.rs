@@ -4,6 +4,7 @@
 mod assemble;
 mod health;
 mod monitor;
+mod outbox;
 mod pressure;
 mod serve;
 

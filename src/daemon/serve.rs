@@ -4,7 +4,7 @@
 use super::health::Health;
 use super::monitor::{Monitor, Seen};
 use super::pressure::LastSeen;
-use super::{Opened, assemble};
+use super::{Opened, assemble, outbox};
 use crate::admin::{self, AdminDeps};
 use crate::config::Config;
 use crate::config::pipeline::OnFailure;
@@ -15,6 +15,7 @@ use crate::logging::Losses;
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
+use bulkhead_actors::outbox::Outbox;
 use bulkhead_actors::pipeline::Pipeline;
 use bulkhead_actors::results::{self, JobStore, Source};
 use bulkhead_actors::shell::{self, Body, Lifeline};
@@ -38,6 +39,7 @@ struct Parts {
     clock: Clock,
     metrics: Arc<Metrics>,
     log: Arc<dyn Log>,
+    outbox: Option<Arc<Outbox>>,
     jobs: Arc<JobStore>,
     pipelines: Arc<[Pipeline]>,
     root: Arc<OnceLock<RootHandle>>,
@@ -196,6 +198,7 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
         pipelines: pipelines.collect::<Result<Vec<_>, String>>()?.into(),
         jobs: Arc::new(JobStore::new(limits, Arc::clone(&metrics))),
         log: Arc::clone(&opened.log),
+        outbox: outbox::open(config, opened.data.path(), &metrics).map_err(|why| why.to_string())?,
         root: Arc::default(),
         draining: Arc::default(),
         pulse: Arc::new(Mutex::new(Instant::now())),
@@ -208,6 +211,9 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
     children.extend(monitor_specs(&parts));
     children.push(results_spec(&parts));
     children.extend(parts.pipelines.iter().map(Pipeline::supervise));
+    if let Some(outbox) = &parts.outbox {
+        children.extend(outbox::specs(outbox, &*parts.log).map_err(|why| why.to_string())?);
+    }
     children.push(gateway_spec(opened, &parts)?);
     Ok((parts, SupervisorSpec::new(ROOT, children)))
 }
@@ -217,6 +223,7 @@ fn admin_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
     let health = Health {
         root: Arc::clone(&parts.root),
         pipelines: Arc::clone(&parts.pipelines),
+        outbox: parts.outbox.clone(),
         jobs: Arc::clone(&parts.jobs),
         seen: Arc::clone(&parts.seen),
         pulse: Arc::clone(&parts.pulse),
@@ -279,6 +286,7 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
     let deps = GatewayDeps {
         ids,
         producer,
+        outbox: parts.outbox.clone(),
         jobs: Arc::clone(&parts.jobs),
         keys: Arc::new(KeyTable::new(table::keys(&config.daemon), parts.clock.clone())),
         tenant_header: config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone()),

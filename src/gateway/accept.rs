@@ -4,12 +4,13 @@ use super::client::{self, header_text};
 use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final};
 use super::keys::{self, First, IDEMPOTENCY_KEY, Turn};
 use super::problem::Problem;
-use super::route::{Accept, Key};
+use super::route::Key;
+use super::store::{Place, store};
 use super::{Intake, RETRY_AFTER_S, Shared, admission, results, upload};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
-use bulkhead_actors::log::{LogError, Outgoing};
+use bulkhead_actors::log::Outgoing;
 use bulkhead_core::deadline::{DEADLINE_HEADER, deadline};
 use bulkhead_core::job_id::{JobId, Scope};
 use bulkhead_core::jobs::Job;
@@ -24,6 +25,8 @@ use tokio::time::timeout;
 
 /// The record's header that carries a client's idempotency key: a ledger may go by it.
 const KEY_HEADER: &str = "idempotency-key";
+/// Says that a record waits in this gateway's outbox for the log.
+const OUTBOX: header::HeaderName = header::HeaderName::from_static("bulkhead-outbox");
 /// Clients' headers that travel with the record, so that it can be followed from outside. All others stay behind,
 /// `__bulkhead.*` among them.
 const PASSED_ON: [&str; 2] = ["traceparent", "x-request-id"];
@@ -49,6 +52,8 @@ struct Taken<'a> {
     /// Its payload's fingerprint, where it has an idempotency key.
     fingerprint: Option<u64>,
     is_replay: bool,
+    /// Where it was made durable; none for a replay.
+    place: Option<Place>,
     /// Held for as long as others of its key are told that it is in progress.
     _first: Option<First<'a>>,
 }
@@ -62,7 +67,7 @@ pub(super) async fn serve(
 ) -> Result<HttpResponse, Problem> {
     let route = &intake.route;
     let tenant = client::tenant(shared, &http)?;
-    admission::admit(shared, &http, tenant, &route.jobs.pipeline)?;
+    admission::admit(shared, &http, tenant, intake)?;
     let key = keys::key_of(&http, route.idempotency.is_required)?;
     let (scope, accepted) = (Scope { tenant, pipeline: &route.jobs.pipeline }, shared.clock.wall());
     let id = match &key {
@@ -70,7 +75,7 @@ pub(super) async fn serve(
         None => shared.ids.random(scope, accepted, rand::random()),
     };
     let request = Request { http: &http, job: Asked { of: &route.jobs, tenant, id }, key, accepted };
-    let taken = take(shared, route, &request, payload).await?;
+    let taken = take(shared, intake, &request, payload).await?;
     let unasked = if route.waits { route.wait_max } else { Duration::ZERO };
     let granted = granted(&http, route.wait_max, unasked);
     let job = if granted.wait.is_zero() { None } else { request.job.wait(shared, granted.wait).await };
@@ -85,6 +90,9 @@ pub(super) async fn serve(
     if request.key.is_some() {
         keys::mark(&mut response, route.idempotency.ttl, taken.is_replay);
     }
+    if taken.place == Some(Place::Outbox) {
+        response.insert_header((OUTBOX, "queued"));
+    }
     if let Some(applied) = granted.applied {
         response.insert_header((PREFERENCE_APPLIED, applied));
     }
@@ -94,10 +102,11 @@ pub(super) async fn serve(
 /// Reads the request's record and makes it durable, unless that was done before under its key.
 async fn take<'a>(
     shared: &'a Shared,
-    route: &Accept,
+    intake: &Intake,
     request: &Request<'_>,
     payload: Payload,
 ) -> Result<Taken<'a>, Problem> {
+    let route = &intake.route;
     let (id, keys) = (request.job.id, &route.idempotency);
     if request.key.is_some() {
         shared.keys.refuse_early(id, keys.in_progress)?;
@@ -114,18 +123,19 @@ async fn take<'a>(
     record.headers.extend(deadline.map(|deadline| Header::new(DEADLINE_HEADER, deadline.0.to_string())));
     let topic = Arc::clone(&route.topic);
     if request.key.is_none() {
-        send(shared, Outgoing { topic, partition: None, record }, id).await?;
-        return Ok(Taken { fingerprint: None, is_replay: false, _first: None });
+        let place = store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await?;
+        return Ok(Taken { fingerprint: None, is_replay: false, place: Some(place), _first: None });
     }
     let print = fingerprint(record.payload());
     record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
     let outcome = || request.job.find(shared).and_then(|job| job.fingerprint);
     let first = match shared.keys.turn(id, print, keys.in_progress, limits.ack_timeout, outcome).await? {
         Turn::First(first) => first,
-        Turn::Replay => return Ok(Taken { fingerprint: Some(print), is_replay: true, _first: None }),
+        Turn::Replay => return Ok(Taken { fingerprint: Some(print), is_replay: true, place: None, _first: None }),
     };
-    send(shared, Outgoing { topic, partition: None, record }, id).await?;
-    Ok(Taken { fingerprint: Some(print), is_replay: false, _first: first.durable(keys.in_progress) })
+    let place = store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await?;
+    let first = first.durable(keys.in_progress);
+    Ok(Taken { fingerprint: Some(print), is_replay: false, place: Some(place), _first: first })
 }
 
 /// The answer to a request whose record is durable: the same for the same job, whoever gives it.
@@ -188,36 +198,4 @@ fn record(key: &Key, request: &Request<'_>, upload: upload::Upload) -> Result<Re
 
 fn missing(name: &str) -> Problem {
     Problem::bad_request("missing-header", "Missing header", format!("This route needs the header {name}."))
-}
-
-async fn send(shared: &Shared, outgoing: Outgoing, id: JobId) -> Result<(), Problem> {
-    let topic = Arc::clone(&outgoing.topic);
-    let (size, limit) = (outgoing.record.size(), shared.producer.record_bytes_max(&topic));
-    if size > limit {
-        let detail = format!("As a record this has {size} bytes; the log takes {limit}.");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record-too-large", "Record too large", detail));
-    }
-    match timeout(shared.limits.ack_timeout, shared.producer.send(outgoing)).await {
-        Ok(Ok((partition, offset))) => {
-            tracing::debug!(%id, %topic, %partition, %offset, "record accepted");
-            Ok(())
-        }
-        Ok(Err(LogError::Refused(reason))) => {
-            tracing::error!(%id, %topic, %reason, "the log refuses a record");
-            let detail = "The log refuses the record; the daemon's log says why.";
-            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "log-refused", "Log refuses the record", detail))
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%id, %topic, %error, "record not accepted");
-            Err(Problem::unavailable("log-unavailable", "Log unavailable", "The record was not stored; try again."))
-        }
-        Err(_) => {
-            tracing::warn!(%id, %topic, "record not acknowledged in time");
-            let detail = format!(
-                "Whether the record was stored is not known. Sent again with the same {IDEMPOTENCY_KEY}, it is \
-                 processed once."
-            );
-            Err(Problem::unavailable("not-acknowledged", "Not acknowledged in time", detail))
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Whether a record may come in at all, decided before a byte of its body is read. Never holds a request up.
 
-use super::Shared;
 use super::problem::Problem;
+use super::{Intake, Shared};
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 
@@ -36,11 +36,15 @@ impl Pressure for NoPressure {
 }
 
 /// Refuses where nothing can be taken for this pipeline, or the client comes too often.
-pub(super) fn admit(shared: &Shared, request: &HttpRequest, tenant: &str, pipeline: &str) -> Result<(), Problem> {
+pub(super) fn admit(shared: &Shared, request: &HttpRequest, tenant: &str, intake: &Intake) -> Result<(), Problem> {
     if shared.is_draining() {
         return Err(Problem::draining());
     }
-    match shared.pressure.refuses(pipeline) {
+    if let Some(fallback) = &intake.fallback {
+        fallback.check()?;
+    }
+    match shared.pressure.refuses(&intake.route.jobs.pipeline) {
+        Some(Refusal::LogAway) if intake.fallback.is_some() => {}
         Some(Refusal::LogAway) => {
             return Err(Problem::unavailable("log-unavailable", "Log unavailable", "Nothing was stored; try again."));
         }

@@ -13,6 +13,7 @@ pub mod problem;
 mod results;
 pub mod route;
 pub mod shell;
+mod store;
 pub mod table;
 pub mod unread;
 mod upload;
@@ -25,6 +26,7 @@ use admission::Pressure;
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::Producer;
 use bulkhead_actors::metrics::Metrics;
+use bulkhead_actors::outbox::Outbox;
 use bulkhead_actors::results::JobStore;
 use bulkhead_actors::shell::{Exit, Lifeline};
 use bulkhead_core::job_id::JobIds;
@@ -107,6 +109,8 @@ pub struct GatewayDeps {
     pub ids: JobIds,
     /// Takes the records.
     pub producer: Arc<dyn Producer>,
+    /// Takes those of routes that have one while the log is away; `None` where the log is in this process.
+    pub outbox: Option<Arc<Outbox>>,
     /// Knows what became of jobs.
     pub jobs: Arc<JobStore>,
     /// Knows which idempotency keys were taken.
@@ -156,6 +160,7 @@ impl GatewayHandle {
 struct Shared {
     ids: JobIds,
     producer: Arc<dyn Producer>,
+    outbox: Option<Arc<Outbox>>,
     jobs: Arc<JobStore>,
     keys: Arc<KeyTable>,
     tenant_header: Option<String>,
@@ -181,10 +186,11 @@ impl Drop for Waiting {
 
 impl Shared {
     fn new(deps: GatewayDeps) -> Self {
-        let GatewayDeps { ids, producer, jobs, keys, tenant_header, pressure, metrics, clock, limits } = deps;
+        let GatewayDeps { ids, producer, outbox, jobs, keys, tenant_header, pressure, metrics, clock, limits } = deps;
         Self {
             ids,
             producer,
+            outbox,
             jobs,
             keys,
             tenant_header,
@@ -234,7 +240,7 @@ pub fn start(listener: TcpListener, routes: Vec<Route>, deps: GatewayDeps) -> io
     let limits = shared.limits.clone();
     let connections = Connections::new(limits.idle_timeout + limits.head_timeout);
     drop(actix_web::rt::spawn(Connections::watch(Arc::downgrade(&connections))));
-    let table = Arc::new(by_path(&routes));
+    let table = Arc::new(by_path(&routes, shared.outbox.as_deref()));
     let served = Arc::clone(&shared);
     let server = HttpServer::new(move || {
         let (metrics, shared, table) = (Arc::clone(&served.metrics), Arc::clone(&served), Arc::clone(&table));
@@ -279,9 +285,11 @@ struct Intake {
     route: Accept,
     /// What surrounds the job id in the path of its result, where that is served.
     location: Option<(String, String)>,
+    /// Takes the records where the log does not.
+    fallback: Option<store::Fallback>,
 }
 
-fn by_path(routes: &[Route]) -> Table {
+fn by_path(routes: &[Route], outbox: Option<&Outbox>) -> Table {
     let mut table = Table::new();
     for Route { method, path, action } in routes {
         let served = match action {
@@ -289,7 +297,10 @@ fn by_path(routes: &[Route]) -> Table {
             Action::Events(results) => Served::Events(Arc::new(results.clone())),
             Action::Accept(accept) => {
                 let location = routes.iter().find_map(|route| route.around_job_id(&accept.jobs.pipeline));
-                Served::Accept(Arc::new(Intake { path: path.clone(), route: accept.clone(), location }))
+                let fallback = accept.outbox.as_ref().zip(outbox).and_then(|(of, outbox)| {
+                    Some(store::Fallback { queue: Arc::clone(outbox.queue(&of.queue)?), after: of.after })
+                });
+                Served::Accept(Arc::new(Intake { path: path.clone(), route: accept.clone(), location, fallback }))
             }
         };
         table.entry(path.clone()).or_default().push((method.clone(), served));

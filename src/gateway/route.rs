@@ -50,6 +50,17 @@ pub struct Accept {
     pub waits: bool,
     /// How long an answer may wait for it at most.
     pub wait_max: Duration,
+    /// Where its records wait while the log does not take them.
+    pub outbox: Option<InOutbox>,
+}
+
+/// Where a route's records wait while the log does not take them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InOutbox {
+    /// The name of its queue in the outbox.
+    pub queue: Arc<str>,
+    /// How long the log may take to acknowledge a record before it is put there.
+    pub after: Duration,
 }
 
 /// What requests' idempotency keys are to a route.

@@ -1,7 +1,7 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
 use super::Limits;
-use super::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, Results, Route};
+use super::route::{Accept, Action, Body, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
 use crate::config::daemon::Daemon;
 use crate::config::route::{self as checked, Produce, RouteKind};
 use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
@@ -27,7 +27,7 @@ pub fn routes(config: &Config) -> Vec<Route> {
         },
         path: route.path.0.clone(),
         action: match &route.does {
-            RouteKind::Produce(produce) => Action::Accept(accept(config, pipeline, produce)),
+            RouteKind::Produce(produce) => Action::Accept(accept(config, pipeline, route, produce)),
             RouteKind::Results(of) => Action::Results(results(config, of)),
             RouteKind::Events(of) => Action::Events(results(config, of)),
         },
@@ -75,7 +75,7 @@ pub fn limits(daemon: &Daemon) -> Limits {
 }
 
 /// A route's records are for the pipeline in whose file it stands.
-fn accept(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Accept {
+fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce: &Produce) -> Accept {
     Accept {
         jobs: JobsOf { pipeline: Arc::from(produce.pipeline.0.as_str()), claims: claims(pipeline) },
         topic: Arc::from(pipeline.source.topic.0.as_str()),
@@ -100,7 +100,14 @@ fn accept(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Accept {
         },
         waits: produce.reply == checked::Reply::Result,
         wait_max: produce.wait_max.0,
+        outbox: produce.outbox.map(|outbox| InOutbox { queue: queue(route), after: outbox.after.0 }),
     }
+}
+
+/// What a route's queue in the outbox is called.
+#[must_use]
+pub fn queue(route: &checked::Route) -> Arc<str> {
+    format!("{} {}", route.method.as_str(), route.path).into()
 }
 
 /// For how long one key is one job: as long as the ledger knows it, and its outcome is kept.

@@ -36,15 +36,7 @@ impl RotatingFile {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let numbered = |n: u32| PathBuf::from(format!("{}.{n}", self.path.display()));
-        for n in (1..self.files_max.saturating_sub(1)).rev() {
-            rename_if_there(&numbered(n), &numbered(n + 1))?;
-        }
-        if self.files_max > 1 {
-            rename_if_there(&self.path, &numbered(1))?;
-        } else {
-            std::fs::remove_file(&self.path)?;
-        }
+        shift(&self.path, self.files_max)?;
         self.file = append(&self.path)?;
         self.bytes = 0;
         Ok(())
@@ -62,6 +54,16 @@ impl Write for RotatingFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Makes room for a new file: the one at `path` becomes number 1, each number the next one, and of `files_max` files the last
+/// one goes.
+pub(crate) fn shift(path: &Path, files_max: u32) -> io::Result<()> {
+    let numbered = |n: u32| PathBuf::from(format!("{}.{n}", path.display()));
+    for n in (1..files_max.saturating_sub(1)).rev() {
+        rename_if_there(&numbered(n), &numbered(n + 1))?;
+    }
+    if files_max > 1 { rename_if_there(path, &numbered(1)) } else { std::fs::remove_file(path) }
 }
 
 fn append(path: &Path) -> io::Result<File> {

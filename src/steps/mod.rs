@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// One step of a stage: its name and its own settings, which reach a worker's process as they are serialized: a
-/// [`crate::config::secret::Secret`] among them would arrive hidden.
+/// One step of a stage: its name and its own settings, which reach a worker's process as they are serialized; secrets among
+/// them are confided to it ([`crate::config::secret`]) and are hidden everywhere else.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepConfig {

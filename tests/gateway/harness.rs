@@ -117,7 +117,8 @@ fn routes() -> Vec<Route> {
         let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
         let wait_max = WAIT_MAX;
         let deadline = (key == Key::Header("customer".into())).then_some(DEADLINE);
-        Accept { jobs, topic, body, body_bytes_max, accept, key, deadline, idempotency, waits: false, wait_max }
+        let outbox = None;
+        Accept { jobs, topic, body, body_bytes_max, accept, key, deadline, idempotency, waits: false, wait_max, outbox }
     };
     let (file, pictures) = (Body::File { field: "file".into() }, vec!["image/png".to_owned(), "image/jpeg".to_owned()]);
     let of = |pipeline: &str| Results { jobs: jobs_of(pipeline), variable: "jobId".into(), wait_max: WAIT_MAX };
@@ -165,6 +166,7 @@ impl Edge {
             pressure: pressure.clone(),
             ids: ids.clone(),
             producer: producer.clone(),
+            outbox: None,
             jobs: Arc::clone(&jobs),
             metrics: Arc::clone(&metrics),
             clock: Clock::real(),

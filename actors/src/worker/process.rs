@@ -15,6 +15,7 @@ use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::ffi::OsString;
+use std::fmt;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -28,8 +29,8 @@ use std::time::Duration;
 /// How long a child whose socket has closed may take to be dead: it closes it while it dies.
 const DYING: Duration = Duration::from_millis(200);
 
-/// How a stage's steps are run in a process of their own.
-#[derive(Clone, Debug)]
+/// How a stage's steps are run in a process of their own. What it starts from may hold secrets and is not shown.
+#[derive(Clone)]
 pub struct ProcessSpec {
     /// The program.
     pub program: PathBuf,
@@ -43,6 +44,12 @@ pub struct ProcessSpec {
     pub start_timeout: Duration,
     /// A record and what became of it are at most so large each, in bytes.
     pub frame_bytes_max: usize,
+}
+
+impl fmt::Debug for ProcessSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessSpec").field("program", &self.program).field("args", &self.args).finish_non_exhaustive()
+    }
 }
 
 /// Why rows were not answered.

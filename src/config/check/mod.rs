@@ -1,6 +1,7 @@
 //! Judges values by one another, within a file and across files: what fits the schema one by one may still not fit
 //! together. Never reads a config file, never changes a value.
 
+mod outbox;
 mod pipeline;
 mod routes;
 

@@ -1,6 +1,6 @@
 //! What routes must agree on, across all pipelines. Never serves one.
 
-use super::{At, BODY_MAX, Found, Loaded};
+use super::{At, BODY_MAX, Found, Loaded, outbox};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
 use crate::config::route::{Method, RouteFile, follows_requests};
@@ -22,6 +22,7 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded) {
             let mut at = At { document, found };
             keys(&mut at, &path, route, file);
             idempotency(&mut at, &path, route, file, loaded.daemon.1.jobs.ttl);
+            outbox::check(&mut at, &path, route, file, &loaded.daemon.1.http);
             let clash =
                 earlier.iter().find(|(_, other)| other.method == route.method && other.path.overlaps(&route.path));
             if let Some((other, first)) = clash {

@@ -2,8 +2,10 @@
 //!
 //! A record: version (1) · the low half of the rest's XXH3-64 (4) · flags (1: key, 2: value) · appended ms (8) · timestamp ms (8)
 //! · key, value, header count, header names and values, each behind its length; lengths and the count are LEB128.
+//! A record that waits to be sent: version, checksum, its topic and the record as above, each behind its length.
 
 use crate::io::local::store::{TopicId, TopicMeta};
+use crate::log::Outgoing;
 use bulkhead_core::record::{Header, Record};
 use bulkhead_core::time::WallMs;
 use bytes::Bytes;
@@ -74,6 +76,23 @@ pub(super) fn decode_record(value: &[u8]) -> Result<Stored, CodecError> {
     }
     input.end()?;
     Ok(Stored { appended, record: Record { key, value, headers, timestamp } })
+}
+
+/// The partition is left to the sender: a record that waits has none yet.
+pub(super) fn encode_parcel(outgoing: &Outgoing) -> Vec<u8> {
+    let mut out = vec![VERSION, 0, 0, 0, 0];
+    put_bytes(&mut out, outgoing.topic.as_bytes());
+    put_bytes(&mut out, &encode_record(&outgoing.record, WallMs(0)));
+    seal(out)
+}
+
+pub(super) fn decode_parcel(value: &[u8]) -> Result<Outgoing, CodecError> {
+    let mut input = Input(Bytes::copy_from_slice(open(value)?));
+    let topic = input.bytes()?;
+    let topic = std::str::from_utf8(&topic).map_err(|_| CodecError::Shape)?.into();
+    let record = decode_record(&input.bytes()?)?.record;
+    input.end()?;
+    Ok(Outgoing { topic, partition: None, record })
 }
 
 pub(super) fn encode_topic(topic: &TopicMeta) -> Vec<u8> {
@@ -219,6 +238,18 @@ mod tests {
         fn any_sealed_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..60)) {
             let value = seal([vec![VERSION, 0, 0, 0, 0], bytes].concat());
             let _decoded = (decode_record(&value).is_ok(), decode_topic("t".into(), &value).is_ok());
+            let _parcel = decode_parcel(&value).is_ok();
+        }
+
+        #[test]
+        fn parcels_come_back_and_damage_is_told(record in record(), at in any::<proptest::sample::Index>()) {
+            let parcel = Outgoing { topic: "events".into(), partition: None, record };
+            let mut value = encode_parcel(&parcel);
+            let back = decode_parcel(&value).expect("it is whole");
+            prop_assert_eq!((&*back.topic, back.record), ("events", parcel.record));
+            let at = at.index(value.len());
+            value[at] ^= 1;
+            prop_assert!(decode_parcel(&value).is_err());
         }
 
         #[test]

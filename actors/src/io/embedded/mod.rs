@@ -5,6 +5,7 @@ mod codec;
 mod directory;
 mod integrity;
 mod keys;
+pub(crate) mod parcels;
 mod store;
 
 use super::local::{LocalLog, LocalOptions, WriterOptions};

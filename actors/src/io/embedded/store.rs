@@ -186,7 +186,7 @@ fn create(store: &Path, path: &Path, options: &EmbeddedOptions) -> Result<(), Lo
     made.map_err(|e| fault(path, e))
 }
 
-fn database(store: &Path, options: &EmbeddedOptions) -> fjall::Result<Database> {
+pub(super) fn database(store: &Path, options: &EmbeddedOptions) -> fjall::Result<Database> {
     Database::builder(store)
         .cache_size(options.cache_bytes)
         .max_journaling_size(options.journal_bytes.max(64 * MIB))
@@ -208,7 +208,7 @@ fn keyspaces(db: &Database, options: &EmbeddedOptions) -> fjall::Result<(Keyspac
 }
 
 /// What a failure of fjall means, by what the caller should do about it.
-fn fault(path: &Path, e: fjall::Error) -> LogError {
+pub(super) fn fault(path: &Path, e: fjall::Error) -> LogError {
     match e {
         // The directory itself was there: one of the store's own files is not, or not whole.
         fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e))

@@ -258,14 +258,15 @@ impl KafkaConfig {
         self.finish(&mut config)
     }
 
-    /// A producer of single records.
-    pub(super) fn single(&self, batch_bytes: usize) -> ClientConfig {
+    /// A producer of single records, which wait for their acknowledgement at most so long; `None`: as long as it takes, so that
+    /// none is given up while a later one arrives.
+    pub(super) fn single(&self, batch_bytes: usize, timeout: Option<Duration>) -> ClientConfig {
         let mut config = self.producer();
         config
             .set("linger.ms", "1")
             .set("batch.size", batch_bytes.to_string())
             .set("queue.buffering.max.messages", "20000")
-            .set("message.timeout.ms", millis(self.send_timeout));
+            .set("message.timeout.ms", timeout.map_or_else(|| "0".to_owned(), millis));
         self.finish(&mut config)
     }
 

@@ -125,7 +125,7 @@ impl Shared {
 
     /// What librdkafka itself was told to allow.
     fn client_limit(&self) -> usize {
-        let config = self.config.single(BATCH_BYTES);
+        let config = self.config.single(BATCH_BYTES, None);
         config.get("message.max.bytes").and_then(|text| text.parse().ok()).unwrap_or(DEFAULT_BYTES)
     }
 }

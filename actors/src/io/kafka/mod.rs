@@ -161,7 +161,11 @@ impl Log for KafkaLog {
     }
 
     fn producer(&self) -> Result<Arc<dyn Producer>, LogError> {
-        Ok(Arc::new(producer::KafkaProducer::new(Arc::clone(&self.shared))?))
+        Ok(Arc::new(producer::KafkaProducer::new(Arc::clone(&self.shared), Some(self.shared.config.send_timeout))?))
+    }
+
+    fn patient_producer(&self) -> Result<Arc<dyn Producer>, LogError> {
+        Ok(Arc::new(producer::KafkaProducer::new(Arc::clone(&self.shared), None)?))
     }
 
     fn reader(&self, tails: &[Tail]) -> Result<Box<dyn Reader>, LogError> {

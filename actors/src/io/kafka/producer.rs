@@ -15,6 +15,7 @@ use rdkafka::producer::future_producer::OwnedDeliveryResult;
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::DefaultRuntime;
 use std::sync::Arc;
+use std::time::Duration;
 
 type Native = FutureProducer<Events, DefaultRuntime>;
 
@@ -30,18 +31,21 @@ pub(super) struct KafkaProducer {
 
 struct Inner {
     shared: Arc<Shared>,
+    /// How long a record may wait for its acknowledgement; `None`: as long as it takes.
+    timeout: Option<Duration>,
     current: RwLock<Current>,
 }
 
 impl KafkaProducer {
-    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, LogError> {
-        let native = create(&shared)?;
-        Ok(Self { inner: Arc::new(Inner { shared, current: RwLock::new(Current { native, number: 0 }) }) })
+    pub(super) fn new(shared: Arc<Shared>, timeout: Option<Duration>) -> Result<Self, LogError> {
+        let native = create(&shared, timeout)?;
+        let current = RwLock::new(Current { native, number: 0 });
+        Ok(Self { inner: Arc::new(Inner { shared, timeout, current }) })
     }
 }
 
-fn create(shared: &Shared) -> Result<Native, LogError> {
-    let config = shared.config.single(shared.limits.batch_bytes());
+fn create(shared: &Shared, timeout: Option<Duration>) -> Result<Native, LogError> {
+    let config = shared.config.single(shared.limits.batch_bytes(), timeout);
     Native::from_config_and_context(&config, shared.events("producer")).map_err(|e| log_error("create producer", &e))
 }
 
@@ -111,7 +115,7 @@ impl Inner {
         }
         let mut current = self.current.write();
         if current.number == number {
-            match create(&self.shared) {
+            match create(&self.shared, self.timeout) {
                 Ok(native) => {
                     let old = std::mem::replace(&mut current.native, native);
                     current.number += 1;
