@@ -9,10 +9,10 @@ use crate::batch::KeyHash;
 use crate::dlq::CONFLICT_CODE;
 use crate::ids::Round;
 use crate::job_id::JobId;
-use crate::ledger::{Recorded, Segment, round_of};
+use crate::ledger::{Recorded, Segment, noted_fingerprint, round_of};
 use crate::letter::ERRORS_PREFIX;
 use crate::machine::Machine;
-use crate::record::{ACCEPTED_HEADER, FINGERPRINT_HEADER, ID_HEADER, Record};
+use crate::record::{ACCEPTED_HEADER, ID_HEADER, Record};
 use crate::time::{Now, WallMs};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap};
@@ -172,13 +172,12 @@ impl Sighting {
     fn of(record: &Record, outcome: JobOutcome) -> Option<Self> {
         let id: JobId = text(record, ID_HEADER)?.parse().ok()?;
         let accepted = text(record, ACCEPTED_HEADER).and_then(|ms| ms.parse().ok()).map(WallMs);
-        let fingerprint = text(record, FINGERPRINT_HEADER).and_then(|hex| u64::from_str_radix(hex, 16).ok());
         Some(Self {
             name: JobName::Id(id),
             round: round_of(record),
             accepted: accepted.or_else(|| id.accepted()),
             ended: record.timestamp,
-            fingerprint: fingerprint.filter(|_| !outcome.is_conflict()),
+            fingerprint: noted_fingerprint(record).filter(|_| !outcome.is_conflict()),
             outcome,
         })
     }

@@ -4,6 +4,7 @@ use super::Version;
 use super::secret::Secret;
 use super::text::{HeaderName, Name};
 use super::units::{Period, Size};
+use crate::steps::CallLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -102,6 +103,12 @@ pub struct Http {
     /// How many requests bring records at once; more are answered with 503 and `Retry-After` before they are read.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub requests_max: u32,
+    /// How many threads run routes' `steps`: so many requests are in them at once, and further ones wait for their turn.
+    #[schemars(range(min = 1, max = 1_024))]
+    pub steps_threads: u32,
+    /// How long a route's `steps` may take, a wait for their turn included; then 503, and nothing is stored. A step that
+    /// never ends keeps its thread.
+    pub steps_timeout: Period,
     /// How often one client may bring records; more is answered with 429 and `Retry-After`. Absent: as often as it likes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate: Option<RateSection>,
@@ -139,6 +146,8 @@ impl Default for Http {
             ack_timeout: Period::secs(10),
             connections_max: 4_096,
             requests_max: 1_024,
+            steps_threads: 8,
+            steps_timeout: Period::secs(5),
             rate: None,
             keys_max: 100_000,
             tenant_header: None,
@@ -147,6 +156,14 @@ impl Default for Http {
             heartbeat: Period::secs(15),
             stream_max: Period::secs(600),
         }
+    }
+}
+
+impl Http {
+    /// What the steps of routes must keep to.
+    #[must_use]
+    pub const fn call(&self) -> CallLimits {
+        CallLimits { run_records_max: 1, timeout: self.steps_timeout.0 }
     }
 }
 

@@ -19,7 +19,7 @@ pub mod text;
 pub mod units;
 pub mod variables;
 
-use crate::steps::StepContext;
+use crate::steps::{CallLimits, StepContext};
 use bulkhead_actors::log::Delivery;
 use pipeline::{Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, PipelineFile, Restart, Stage};
 use std::net::SocketAddr;
@@ -128,6 +128,8 @@ pub struct Pipeline {
     pub failed_retry: units::Period,
     /// What its failure means for the process.
     pub on_failure: OnFailure,
+    /// Whether each record's way is logged.
+    pub log_records: bool,
     /// Its stages in order, at least one.
     pub stages: Vec<Stage>,
     /// Its routes.
@@ -162,11 +164,21 @@ impl Config {
     /// What the steps of a pipeline's stage are built from; chaos was settled by the check.
     #[must_use]
     pub fn step_context<'a>(&'a self, pipeline: &'a Pipeline, stage: &pipeline::Stage) -> StepContext<'a> {
+        self.context(pipeline, stage.call())
+    }
+
+    /// What the steps of a pipeline's routes are built from.
+    #[must_use]
+    pub fn edge_context<'a>(&'a self, pipeline: &'a Pipeline) -> StepContext<'a> {
+        self.context(pipeline, self.daemon.http.call())
+    }
+
+    fn context<'a>(&'a self, pipeline: &'a Pipeline, call: CallLimits) -> StepContext<'a> {
         StepContext {
             dir: &self.dir,
             chaos: self.chaos,
             onnxruntime: self.daemon.onnxruntime.library.as_deref(),
-            call: stage.call(),
+            call,
             pipeline: &pipeline.name.0,
             source: &pipeline.source.topic.0,
             data: &self.daemon.data.dir,
@@ -210,6 +222,7 @@ impl Pipeline {
             restart: section.restart,
             failed_retry: section.failed_retry,
             on_failure: section.on_failure,
+            log_records: section.log_records,
             stages: file.stage,
             routes,
             name,

@@ -65,6 +65,11 @@ pub struct PipelineSection {
     /// What its failure means for the process.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// Whether the log tells each record's way: produced, consumed, processed (with its attempt) and committed, with
+    /// partition, offset and key, which may be somebody's name. For few records and for who wants to see Kafka work. Absent:
+    /// what was rejected is told, and the rest at `--log-level info,bulkhead::record=debug`.
+    #[serde(default)]
+    pub log_records: bool,
 }
 
 const fn drain() -> Period {

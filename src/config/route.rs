@@ -5,6 +5,7 @@ pub mod outbox;
 use super::daemon::Http;
 use super::text::{Content, ContentFrom, KeyFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
 use super::units::{Period, Size};
+use crate::steps::StepConfig;
 use bulkhead_core::record::ID_HEADER;
 use outbox::OutboxSection;
 use schemars::JsonSchema;
@@ -40,6 +41,12 @@ pub struct RouteFile {
     /// Takes its records while the brokers do not; only beside `produce`. Absent: they are refused with 503 meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outbox: Option<OutboxSection>,
+    /// Steps at the edge, only beside `produce`: a record passes them before it is accepted. What they make of it is
+    /// stored, under its own idempotency key: a repeated request is known by what its client sent. What they reject or
+    /// drop is answered with 422 and not stored. Not every step runs here: `check` names those that do.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub steps: Vec<StepConfig>,
     /// How long an answer waits for a job at most, beside `produce` and `results`. Absent: `http.wait_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_max: Option<Period>,
@@ -164,7 +171,7 @@ pub enum Reply {
 }
 
 /// A checked route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// Its path; no other route of its method overlaps it.
     pub path: RoutePath,
@@ -175,7 +182,7 @@ pub struct Route {
 }
 
 /// What a route does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum RouteKind {
     /// A request becomes a record.
     Produce(Produce),
@@ -186,7 +193,7 @@ pub enum RouteKind {
 }
 
 /// A route that makes requests records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Produce {
     /// The pipeline whose source topic the records go to.
     pub pipeline: Name,
@@ -198,6 +205,8 @@ pub struct Produce {
     pub body_max: Size,
     /// The media types that are taken; empty: any.
     pub accept: Vec<MediaName>,
+    /// What its records pass before they are accepted.
+    pub steps: Vec<StepConfig>,
     /// How long after it was accepted a record is still worth working on.
     pub deadline: Option<Period>,
     /// When a request is answered.
@@ -237,6 +246,7 @@ impl RouteFile {
                 content: produce.content.0,
                 body_max: produce.body_max.unwrap_or(http.body_max),
                 accept: produce.accept,
+                steps: self.steps,
                 deadline: produce.deadline,
                 reply: self.reply.unwrap_or_default(),
                 wait_max,

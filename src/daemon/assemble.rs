@@ -107,6 +107,7 @@ pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Res
         drain: pipeline.drain.0,
         restart: restart(&pipeline.restart),
         failed_retry: pipeline.failed_retry.0,
+        log_records: pipeline.log_records,
         topics: topics(config, pipeline),
     })
 }

@@ -295,7 +295,7 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         clock: parts.clock.clone(),
         limits,
     };
-    let routes = table::routes(config);
+    let routes = table::routes(config)?;
     let mut spec = ChildSpec::body("gateway", move |_| {
         let (listener, routes, deps) = (Arc::clone(&listener), routes.clone(), deps.clone());
         Body::thread(move |lifeline| gateway::run(&lifeline, &listener, routes, deps))

@@ -4,7 +4,7 @@ use super::client::{self, header_text};
 use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final};
 use super::keys::{self, First, IDEMPOTENCY_KEY, Turn};
 use super::problem::Problem;
-use super::route::Key;
+use super::route::{Accept, Key};
 use super::store::{Place, store};
 use super::{Intake, RETRY_AFTER_S, Shared, admission, results, upload};
 use actix_web::http::{StatusCode, header};
@@ -39,18 +39,26 @@ pub(super) fn permits(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(PERMIT_BYTES)).unwrap_or(u32::MAX)
 }
 
-/// What a request says of itself before its body is read.
-struct Request<'a> {
+/// Who asks, and since when.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
     http: &'a HttpRequest,
+    tenant: &'a str,
+    accepted: WallMs,
+}
+
+/// A request whose body was read: its job has a name.
+struct Request<'a> {
+    asker: Asker<'a>,
     job: Asked<'a>,
     key: Option<String>,
-    accepted: WallMs,
 }
 
 /// A request whose record is durable.
 struct Taken<'a> {
-    /// Its payload's fingerprint, where it has an idempotency key.
-    fingerprint: Option<u64>,
+    job: Asked<'a>,
+    /// Its idempotency key, and its payload's fingerprint.
+    key: Option<(String, u64)>,
     is_replay: bool,
     /// Where it was made durable; none for a replay.
     place: Option<Place>,
@@ -69,25 +77,19 @@ pub(super) async fn serve(
     let tenant = client::tenant(shared, &http)?;
     admission::admit(shared, &http, tenant, intake)?;
     let key = keys::key_of(&http, route.idempotency.is_required)?;
-    let (scope, accepted) = (Scope { tenant, pipeline: &route.jobs.pipeline }, shared.clock.wall());
-    let id = match &key {
-        Some(key) => shared.ids.from_key(scope, &intake.path, key),
-        None => shared.ids.random(scope, accepted, rand::random()),
-    };
-    let request = Request { http: &http, job: Asked { of: &route.jobs, tenant, id }, key, accepted };
-    let taken = take(shared, intake, &request, payload).await?;
+    let asker = Asker { http: &http, tenant, accepted: shared.clock.wall() };
+    let taken = take(shared, intake, asker, key, payload).await?;
     let unasked = if route.waits { route.wait_max } else { Duration::ZERO };
     let granted = granted(&http, route.wait_max, unasked);
-    let job = if granted.wait.is_zero() { None } else { request.job.wait(shared, granted.wait).await };
-    if taken.fingerprint.is_some()
-        && job.as_ref().is_some_and(|job| job.fingerprint.is_some_and(|of| Some(of) != taken.fingerprint))
-    {
+    let job = if granted.wait.is_zero() { None } else { taken.job.wait(shared, granted.wait).await };
+    let sent = taken.key.as_ref().map(|(_, fingerprint)| *fingerprint);
+    if sent.is_some() && job.as_ref().is_some_and(|job| job.fingerprint.is_some_and(|of| Some(of) != sent)) {
         // Another gateway took the key at the same time, with another payload, and the ledger had that one first.
         return Err(keys::other_payload());
     }
     let job = job.filter(is_final);
     let mut response = if job.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
-    if request.key.is_some() {
+    if taken.key.is_some() {
         keys::mark(&mut response, route.idempotency.ttl, taken.is_replay);
     }
     if taken.place == Some(Place::Outbox) {
@@ -96,46 +98,70 @@ pub(super) async fn serve(
     if let Some(applied) = granted.applied {
         response.insert_header((PREFERENCE_APPLIED, applied));
     }
-    Ok(answer(intake, id, job.as_ref(), &mut response))
+    Ok(answer(intake, taken.job.id, job.as_ref(), &mut response))
+}
+
+/// The job of a request: one key names one job, and a request without a key has a job of its own.
+fn job<'a>(shared: &Shared, intake: &'a Intake, asker: Asker<'a>, key: Option<&str>) -> Asked<'a> {
+    let of = &intake.route.jobs;
+    let scope = Scope { tenant: asker.tenant, pipeline: &of.pipeline };
+    let id = match key {
+        Some(key) => shared.ids.from_key(scope, &intake.path, key),
+        None => shared.ids.random(scope, asker.accepted, rand::random()),
+    };
+    Asked { of, tenant: asker.tenant, id }
 }
 
 /// Reads the request's record and makes it durable, unless that was done before under its key.
 async fn take<'a>(
     shared: &'a Shared,
-    intake: &Intake,
-    request: &Request<'_>,
+    intake: &'a Intake,
+    asker: Asker<'a>,
+    key: Option<String>,
     payload: Payload,
 ) -> Result<Taken<'a>, Problem> {
-    let route = &intake.route;
-    let (id, keys) = (request.job.id, &route.idempotency);
-    if request.key.is_some() {
-        shared.keys.refuse_early(id, keys.in_progress)?;
+    let (route, limits) = (&intake.route, &shared.limits);
+    let in_progress = route.idempotency.in_progress;
+    if key.is_some() {
+        shared.keys.refuse_early(job(shared, intake, asker, key.as_deref()).id, in_progress)?;
     }
     let _request = reserve(&shared.requests, 1)?;
-    let declared = upload::declared_len(request.http, route.body_bytes_max)?;
+    let declared = upload::declared_len(asker.http, route.body_bytes_max)?;
     let _room = reserve(&shared.room, permits(declared.unwrap_or(route.body_bytes_max)))?;
-    let limits = &shared.limits;
-    let upload = timeout(limits.body_timeout, upload::read(request.http, payload, route, limits.parts_max))
+    let upload = timeout(limits.body_timeout, upload::read(asker.http, payload, route, limits.parts_max))
         .await
         .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
-    let mut record = record(&route.key, request, upload)?;
-    let deadline = route.deadline.map(|may_take| deadline(record.timestamp, may_take));
-    record.headers.extend(deadline.map(|deadline| Header::new(DEADLINE_HEADER, deadline.0.to_string())));
-    let topic = Arc::clone(&route.topic);
-    if request.key.is_none() {
-        let place = store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await?;
-        return Ok(Taken { fingerprint: None, is_replay: false, place: Some(place), _first: None });
-    }
-    let print = fingerprint(record.payload());
-    record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
-    let outcome = || request.job.find(shared).and_then(|job| job.fingerprint);
-    let first = match shared.keys.turn(id, print, keys.in_progress, limits.ack_timeout, outcome).await? {
-        Turn::First(first) => first,
-        Turn::Replay => return Ok(Taken { fingerprint: Some(print), is_replay: true, place: None, _first: None }),
+    let request = Request { asker, job: job(shared, intake, asker, key.as_deref()), key };
+    // Of what the client sent, whatever the steps make of it.
+    let print = fingerprint(&upload.value);
+    let mut record = record(route, &request, upload)?;
+    let Request { job, key, .. } = request;
+    let Some(key) = key else {
+        let place = Some(finish(shared, intake, record).await?);
+        return Ok(Taken { job, key: None, is_replay: false, place, _first: None });
     };
-    let place = store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await?;
-    let first = first.durable(keys.in_progress);
-    Ok(Taken { fingerprint: Some(print), is_replay: false, place: Some(place), _first: first })
+    record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
+    let outcome = || job.find(shared).and_then(|job| job.fingerprint);
+    let patience = limits.ack_timeout + if route.steps.is_some() { limits.steps_timeout } else { Duration::ZERO };
+    let turn = shared.keys.turn(job.id, print, in_progress, patience, outcome).await?;
+    let (place, first) = match turn {
+        Turn::Replay => (None, None),
+        Turn::First(first) => {
+            let place = finish(shared, intake, record).await?;
+            (Some(place), first.durable(in_progress))
+        }
+    };
+    Ok(Taken { job, key: Some((key, print)), is_replay: place.is_none(), place, _first: first })
+}
+
+/// Has the record pass the route's steps, and makes it durable.
+async fn finish(shared: &Shared, intake: &Intake, mut record: Record) -> Result<Place, Problem> {
+    if let Some(steps) = &intake.route.steps {
+        let edged = steps.run(&shared.steps, vec![record]).await?.pop();
+        record = edged.ok_or_else(Problem::internal)?.map_err(|refused| refused.problem())?;
+    }
+    let topic = Arc::clone(&intake.route.topic);
+    store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await
 }
 
 /// The answer to a request whose record is durable: the same for the same job, whoever gives it.
@@ -168,10 +194,10 @@ fn slow_body(seconds: f64) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "Body too slow", detail)
 }
 
-fn record(key: &Key, request: &Request<'_>, upload: upload::Upload) -> Result<Record, Problem> {
-    let Request { http, job: Asked { id, tenant, .. }, accepted, .. } = request;
-    let key = match key {
-        Key::JobId => id.to_string(),
+fn record(route: &Accept, request: &Request<'_>, upload: upload::Upload) -> Result<Record, Problem> {
+    let Request { asker: Asker { http, tenant, accepted }, job, .. } = request;
+    let key = match &route.key {
+        Key::JobId => job.id.to_string(),
         // The draft's quoted form of a key and the bare one must lie in one partition.
         Key::Header(name) if name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) => {
             request.key.clone().ok_or_else(|| missing(name))?
@@ -179,7 +205,7 @@ fn record(key: &Key, request: &Request<'_>, upload: upload::Upload) -> Result<Re
         Key::Header(name) => header_text(http, name)?.map(str::to_owned).ok_or_else(|| missing(name))?,
     };
     let mut headers = vec![
-        Header::new(ID_HEADER, id.to_string()),
+        Header::new(ID_HEADER, job.id.to_string()),
         Header::new(ACCEPTED_HEADER, accepted.0.to_string()),
         Header::new("content-type", upload.content_type),
     ];
@@ -192,6 +218,9 @@ fn record(key: &Key, request: &Request<'_>, upload: upload::Upload) -> Result<Re
         if let Ok(Some(value)) = header_text(http, name) {
             headers.push(Header::new(name, value.to_owned()));
         }
+    }
+    if let Some(may_take) = route.deadline {
+        headers.push(Header::new(DEADLINE_HEADER, deadline(*accepted, may_take).0.to_string()));
     }
     Ok(Record { key: Some(key.into()), value: Some(upload.value), headers, timestamp: *accepted })
 }

@@ -5,6 +5,7 @@ mod accept;
 pub mod admission;
 mod client;
 mod connections;
+pub mod edge;
 mod events;
 mod jobs;
 pub mod keys;
@@ -69,6 +70,10 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long the log may take to acknowledge a record.
     pub ack_timeout: Duration,
+    /// Threads that run routes' steps.
+    pub steps_threads: usize,
+    /// How long a route's steps may take, their wait for a thread included.
+    pub steps_timeout: Duration,
     /// How often one client may send records; `None`: as often as it likes.
     pub rate: Option<RateSpec>,
     /// Requests that wait for a job at a time, streams of events among them.
@@ -93,6 +98,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(30),
             ack_timeout: Duration::from_secs(10),
+            steps_threads: 8,
+            steps_timeout: Duration::from_secs(5),
             rate: None,
             waiting_max: 1024,
             heartbeat: Duration::from_secs(15),
@@ -172,6 +179,7 @@ struct Shared {
     requests: Semaphore,
     room: Semaphore,
     waiting: Arc<Semaphore>,
+    steps: edge::Pool,
     draining: watch::Sender<bool>,
 }
 
@@ -201,6 +209,7 @@ impl Shared {
             requests: Semaphore::new(limits.requests_max.min(Semaphore::MAX_PERMITS)),
             room: Semaphore::new(accept::permits(limits.bodies_bytes_max) as usize),
             waiting: Arc::new(Semaphore::new(limits.waiting_max.min(Semaphore::MAX_PERMITS))),
+            steps: edge::Pool::new(limits.steps_threads, limits.steps_timeout),
             draining: watch::channel(false).0,
             limits,
         }

@@ -6,7 +6,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, ResponseError};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use std::fmt;
 
 /// The media type of every error.
@@ -27,12 +27,14 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// `Allow`, where the method was wrong.
     pub allow: Option<String>,
+    /// What the document says beside that (RFC 9457 §3.2).
+    pub members: Map<String, Value>,
 }
 
 impl Problem {
     /// A problem that trying again will not mend.
     pub fn new(status: StatusCode, code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, title, detail: detail.into(), retry_after_s: None, allow: None }
+        Self { status, code, title, detail: detail.into(), retry_after_s: None, allow: None, members: Map::new() }
     }
 
     /// 400.
@@ -73,6 +75,12 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, title, detail)
     }
 
+    /// 500: something that cannot be did happen; the log says what.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// 503: the same request may succeed after a second or so.
     pub fn unavailable(code: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
         Self { retry_after_s: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail) }
@@ -92,13 +100,16 @@ impl Problem {
     /// The document; `instance` is the path that was asked for.
     #[must_use]
     pub fn to_response(&self, instance: &str) -> HttpResponse {
-        let document = json!({
+        let mut document = json!({
             "type": format!("urn:bulkhead:problem:{}", self.code),
             "title": self.title,
             "status": self.status.as_u16(),
             "detail": self.detail,
             "instance": instance,
         });
+        for (name, value) in &self.members {
+            document[name] = value.clone();
+        }
         let mut response = HttpResponse::build(self.status);
         response.content_type(MEDIA_TYPE);
         if let Some(seconds) = self.retry_after_s {

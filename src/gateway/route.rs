@@ -1,5 +1,6 @@
 //! What the gateway serves: routes as the checked config describes them. Never parses configuration.
 
+use super::edge::EdgeSteps;
 use actix_web::http::Method;
 use bulkhead_core::ledger::Claimer;
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct Accept {
     pub accept: Vec<String>,
     /// Where the record's key comes from.
     pub key: Key,
+    /// What the record passes before it is accepted, where that is anything.
+    pub steps: Option<Arc<EdgeSteps>>,
     /// How long after it was accepted a record is still worth working on; `None`: for ever.
     pub deadline: Option<Duration>,
     /// What requests' own keys are to it.
@@ -52,6 +55,8 @@ pub struct Accept {
     pub wait_max: Duration,
     /// Where its records wait while the log does not take them.
     pub outbox: Option<InOutbox>,
+    /// Whether each of its records is told of in the log.
+    pub log_records: bool,
 }
 
 /// Where a route's records wait while the log does not take them.

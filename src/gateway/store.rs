@@ -56,14 +56,14 @@ pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoin
         }
     }
     let Some(Fallback { queue, after }) = &intake.fallback else {
-        let unsent = send(shared, &records, shared.limits.ack_timeout).await;
+        let unsent = send(shared, intake, &records, shared.limits.ack_timeout).await;
         return unsent.into_iter().next().map_or(Ok(Place::Log), |(at, why)| Err(problem(&records[at], why)));
     };
     // What waits is not overtaken; nor is a log asked that is known to be away.
     if !queue.is_empty() || shared.pressure.refuses(&intake.route.jobs.pipeline) == Some(Refusal::LogAway) {
         return put(queue, &records).await;
     }
-    let unsent = send(shared, &records, *after).await;
+    let unsent = send(shared, intake, &records, *after).await;
     if unsent.is_empty() {
         return Ok(Place::Log);
     }
@@ -77,14 +77,19 @@ pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoin
 }
 
 /// Hands records to the log in order; those that it did not acknowledge within `patience`, by their place, and why.
-async fn send(shared: &Shared, records: &[Outgoing], patience: Duration) -> Vec<(usize, Unsent)> {
+async fn send(shared: &Shared, intake: &Intake, records: &[Outgoing], patience: Duration) -> Vec<(usize, Unsent)> {
     let until = tokio::time::Instant::now() + patience;
     let sends: Vec<_> = records.iter().map(|record| shared.producer.send(record.clone())).collect();
     let sends = sends.into_iter().zip(records).map(|(sent, outgoing)| async move {
         let (id, topic) = (id(outgoing), &outgoing.topic);
         match timeout_at(until, sent).await {
             Ok(Ok((partition, offset))) => {
-                tracing::debug!(%id, %topic, %partition, %offset, "record accepted");
+                if intake.route.log_records {
+                    let key = String::from_utf8_lossy(outgoing.record.key.as_deref().unwrap_or_default());
+                    tracing::info!(target: "bulkhead::record", %id, %topic, %partition, %offset, %key, "produced");
+                } else {
+                    tracing::debug!(%id, %topic, %partition, %offset, "record accepted");
+                }
                 None
             }
             Ok(Err(error)) => Some(Unsent::Failed(error)),

@@ -1,6 +1,7 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
 use super::Limits;
+use super::edge::EdgeSteps;
 use super::route::{Accept, Action, Body, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
 use crate::config::daemon::Daemon;
 use crate::config::route::{self as checked, Produce, RouteKind};
@@ -15,24 +16,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Every route of this config.
-#[must_use]
-pub fn routes(config: &Config) -> Vec<Route> {
+///
+/// # Errors
+/// What is wrong with a route's steps, all of it: files can change after the check.
+pub fn routes(config: &Config) -> Result<Vec<Route>, String> {
     let pipelines = &config.pipelines;
     let all = pipelines.iter().flat_map(|pipeline| pipeline.routes.iter().map(move |route| (pipeline, route)));
-    all.map(|(pipeline, route)| Route {
-        method: match route.method {
-            checked::Method::Get => Method::GET,
-            checked::Method::Post => Method::POST,
-            checked::Method::Put => Method::PUT,
-        },
-        path: route.path.0.clone(),
-        action: match &route.does {
-            RouteKind::Produce(produce) => Action::Accept(accept(config, pipeline, route, produce)),
-            RouteKind::Results(of) => Action::Results(results(config, of)),
-            RouteKind::Events(of) => Action::Events(results(config, of)),
-        },
+    all.map(|(pipeline, route)| {
+        Ok(Route {
+            method: match route.method {
+                checked::Method::Get => Method::GET,
+                checked::Method::Post => Method::POST,
+                checked::Method::Put => Method::PUT,
+            },
+            path: route.path.0.clone(),
+            action: match &route.does {
+                RouteKind::Produce(produce) => {
+                    let steps = steps(config, pipeline, &route.path.0, produce)?;
+                    Action::Accept(Accept { steps, ..accept(config, pipeline, route, produce) })
+                }
+                RouteKind::Results(of) => Action::Results(results(config, of)),
+                RouteKind::Events(of) => Action::Events(results(config, of)),
+            },
+        })
     })
     .collect()
+}
+
+/// What the records of a route pass before they are accepted.
+fn steps(
+    config: &Config,
+    pipeline: &Pipeline,
+    path: &str,
+    produce: &Produce,
+) -> Result<Option<Arc<EdgeSteps>>, String> {
+    if produce.steps.is_empty() {
+        return Ok(None);
+    }
+    let factories = produce.steps.iter().map(|step| step.factory(config.edge_context(pipeline)));
+    let factories = factories.collect::<Result<_, _>>();
+    let factories = factories.map_err(|problems| format!("route {path}: {}", problems.join("; ")))?;
+    Ok(Some(Arc::new(EdgeSteps::new(path.to_owned(), factories))))
 }
 
 fn results(config: &Config, of: &checked::Results) -> Results {
@@ -61,6 +85,8 @@ pub fn limits(daemon: &Daemon) -> Limits {
         body_timeout: http.body_timeout.0,
         idle_timeout: http.idle_timeout.0,
         ack_timeout: http.ack_timeout.0,
+        steps_threads: http.steps_threads as usize,
+        steps_timeout: http.steps_timeout.0,
         rate: http.rate.map(|rate| RateSpec {
             per_second: rate.per_second,
             burst: rate.burst.unwrap_or(rate.per_second),
@@ -89,6 +115,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
             RouteKeyFrom::Id => Key::JobId,
             RouteKeyFrom::Header(name) => Key::Header(name.clone()),
         },
+        steps: None,
         deadline: produce.deadline.map(|deadline| deadline.0),
         idempotency: Idempotency {
             is_required: produce.idempotency.required,
@@ -101,6 +128,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
         waits: produce.reply == checked::Reply::Result,
         wait_max: produce.wait_max.0,
         outbox: produce.outbox.map(|outbox| InOutbox { queue: queue(route), after: outbox.after.0 }),
+        log_records: pipeline.log_records,
     }
 }
 

@@ -71,6 +71,16 @@ impl StepConfig {
         matches!(self, Self::Classify(_))
     }
 
+    /// Whether a route can have the step, where it runs before a record is accepted: it says yes or no at once, to whoever
+    /// sent the record, and needs nothing from outside.
+    #[must_use]
+    pub const fn is_edge(&self) -> bool {
+        match self {
+            Self::Chaos(_) | Self::Pass(_) => true,
+            Self::Classify(_) => false,
+        }
+    }
+
     /// Everything that is wrong with the step's settings, each as one sentence that says what would be right; empty
     /// where nothing is.
     #[must_use]

@@ -1,10 +1,12 @@
 //! A gateway on a free port, with a producer that does what a test wants. Never touches a real log.
 
 use actix_web::http::Method;
+use bulkhead::config::load::Options;
+use bulkhead::config::{Config, Overrides};
 use bulkhead::gateway::admission::{Pressure, Refusal};
 use bulkhead::gateway::keys::KeyTable;
 use bulkhead::gateway::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, Results, Route};
-use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits};
+use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits, table};
 use bulkhead_actors::clock::Clock;
 use bulkhead_actors::log::{LogError, Outgoing, Producer};
 use bulkhead_actors::metrics::Metrics;
@@ -115,10 +117,23 @@ fn routes() -> Vec<Route> {
         let ttl = Some(Duration::from_secs(3_600));
         let in_progress = if is_strict { InProgress::Conflict } else { InProgress::Replay };
         let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
-        let wait_max = WAIT_MAX;
+        let (wait_max, steps, log_records, waits) = (WAIT_MAX, None, false, false);
         let deadline = (key == Key::Header("customer".into())).then_some(DEADLINE);
-        let outbox = None;
-        Accept { jobs, topic, body, body_bytes_max, accept, key, deadline, idempotency, waits: false, wait_max, outbox }
+        Accept {
+            jobs,
+            topic,
+            body,
+            body_bytes_max,
+            accept,
+            key,
+            steps,
+            deadline,
+            idempotency,
+            waits,
+            wait_max,
+            outbox: None,
+            log_records,
+        }
     };
     let (file, pictures) = (Body::File { field: "file".into() }, vec!["image/png".to_owned(), "image/jpeg".to_owned()]);
     let of = |pipeline: &str| Results { jobs: jobs_of(pipeline), variable: "jobId".into(), wait_max: WAIT_MAX };
@@ -151,6 +166,21 @@ impl Edge {
     }
 
     pub(crate) fn with(limits: Limits, tenant_header: Option<String>) -> Self {
+        Self::of(limits, tenant_header, routes())
+    }
+
+    /// With the routes of a pipeline's file, as a config describes them; its steps may break things on purpose.
+    pub(crate) fn configured(pipeline: &str, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::create_dir(dir.path().join("pipelines")).expect("a folder");
+        std::fs::write(dir.path().join("pipelines/it.toml"), pipeline).expect("written");
+        let options = Options { variables: &|_| None, overrides: Overrides::default(), chaos: true };
+        let (config, warnings) = Config::load(dir.path(), &options).expect("a config without problems");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        Self::of(limits, None, table::routes(&config).expect("steps that can be built"))
+    }
+
+    fn of(limits: Limits, tenant_header: Option<String>, routes: Vec<Route>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("bound");
         let metrics = Arc::new(Metrics::new());
@@ -175,7 +205,7 @@ impl Edge {
         let (tell, told) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_rt::System::new().block_on(async {
-                let gateway = gateway::start(listener, routes(), deps).expect("the listener is ours");
+                let gateway = gateway::start(listener, routes, deps).expect("the listener is ours");
                 tell.send(gateway.handle).expect("the test waits");
                 gateway.server.await.expect("serves");
             });

@@ -1,5 +1,6 @@
 //! The gateway at its HTTP boundary: what is accepted, what is refused and how, and that nothing is acknowledged early.
 
+mod edge;
 mod harness;
 mod idempotency;
 mod limits;

@@ -345,7 +345,7 @@ impl Lane<'_> {
     fn settle(&mut self, held: &[Held]) -> Option<LaneEvent> {
         for Held { loan, batch } in held {
             self.slots().count_outcomes(batch);
-            trace::settled(&self.slots().spec.name, batch);
+            trace::settled(&self.slots().spec, batch);
             self.release(*loan);
             self.slots().settle(batch.ticket.assignment, batch.ticket.seq, batch.end());
         }

@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::journal;
 use super::ledger_slot::LedgerSlot;
 use super::spec::PipelineSpec;
+use super::trace;
 use super::wake::Slot;
 use crate::clock::Clock;
 use crate::io::segment_cache::SegmentStore;
@@ -228,6 +229,7 @@ impl Slots {
             return;
         }
         account.unsettled += 1;
+        trace::consumed(&self.spec, &batch);
         if self.spec.ledger.is_some() {
             slot.ledger.link.lock().step(LinkEvent::Push(batch), self.clock.now());
             slot.ledger.link.wake();

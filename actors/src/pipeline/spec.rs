@@ -42,6 +42,8 @@ pub struct PipelineSpec {
     pub restart: RestartSpec,
     /// After how long a failed pipeline is tried again.
     pub failed_retry: Duration,
+    /// Whether each record's way is logged, and not only what was rejected.
+    pub log_records: bool,
     /// Its topics: created where they do not exist, else they must have as many partitions.
     pub topics: Vec<TopicSpec>,
 }

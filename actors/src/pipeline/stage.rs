@@ -5,6 +5,7 @@ use super::journal::Line;
 use super::slots::Slots;
 use super::spec::StageSpec;
 use super::steps::{Gone, Halt, Portion, StageRun};
+use super::trace;
 use super::wake::Slot;
 use crate::shell::Lifeline;
 use bulkhead_core::batch::{Outcome, Rejection};
@@ -87,6 +88,7 @@ impl Seat {
             if call.is_empty() {
                 continue;
             }
+            call.iter().for_each(|work| trace::tried(&self.slots.spec, &self.spec().name, work));
             line.holds(call.iter().map(|work| &*work.batch), None);
             let worked = self.work(lifeline, &mut run, &call, &line);
             line.clear();

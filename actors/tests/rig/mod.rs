@@ -198,6 +198,7 @@ fn spec(plan: &Plan, probe: Probe, cache: &std::path::Path) -> PipelineSpec {
         },
         output: Some(OutputSpec { topic: "flow.out".into(), key: KeySource::Key }),
         lanes: 2,
+        log_records: false,
         commit: LaneLimits {
             commit_interval: Duration::from_millis(20),
             commit_records_max: 10_000,

@@ -2,7 +2,7 @@
 
 use crate::batch::{Claim, KeyHash};
 use crate::ids::{Offset, Partition, Round};
-use crate::record::{ROUND_HEADER, Record, SourceRecord};
+use crate::record::{FINGERPRINT_HEADER, ROUND_HEADER, Record, SourceRecord};
 use smallvec::SmallVec;
 
 /// The header that names the tenant a record belongs to; without it the tenant is empty.
@@ -54,7 +54,8 @@ impl Claimer {
             Some(key) if !key.is_empty() => self.hash_key(record, key),
             _ => self.hash_place(partition, source.offset),
         };
-        Claim { key, fingerprint: fingerprint(record.payload()), round: round_of(record) }
+        let fingerprint = noted_fingerprint(record).unwrap_or_else(|| fingerprint(record.payload()));
+        Claim { key, fingerprint, round: round_of(record) }
     }
 
     /// What each record of a batch claims, in their order.
@@ -116,6 +117,15 @@ pub fn fingerprint(payload: &[u8]) -> u64 {
     let hash = blake3::hash(payload);
     let (first, _) = hash.as_bytes().split_first_chunk().expect("a BLAKE3 hash has 32 bytes");
     u64::from_le_bytes(*first)
+}
+
+/// The fingerprint of what a client sent, as the gateway that made the record of it noted it: what the gateway's steps made
+/// of the payload may differ from time to time (they may look at the clock), and is one request's all the same.
+#[must_use]
+pub fn noted_fingerprint(record: &Record) -> Option<u64> {
+    let digits = std::str::from_utf8(record.header(FINGERPRINT_HEADER)?).ok()?;
+    let is_hex = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    is_hex.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
 /// The record's round: 0 without the header or where it is not a number, at most [`ROUND_MAX`].
@@ -196,6 +206,22 @@ mod tests {
         let (first, second) = (claimer.claim(Partition(0), &first), claimer.claim(Partition(0), &second));
         assert_eq!(first.key, second.key);
         assert_ne!(first.fingerprint, second.fingerprint);
+    }
+
+    #[test]
+    fn a_noted_fingerprint_stands_for_what_was_sent() {
+        let claim = |noted: &str, value: &[u8]| {
+            let mut record = record(Some(b"k"), None, value);
+            record.record.headers.push(Header::new(FINGERPRINT_HEADER, noted.to_owned()));
+            by_key("p").claim(Partition(0), &record).fingerprint
+        };
+        let sent = fingerprint(b"as it was sent");
+        for value in [b"as it was sent".as_slice(), b"what steps made of it"] {
+            assert_eq!(claim(&format!("{sent:016x}"), value), sent);
+        }
+        for none in ["", "12", "+123456789abcdef", "0123456789abcdeg", "0123456789abcdef0"] {
+            assert_eq!(claim(none, b"v"), fingerprint(b"v"), "{none}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod protocol;
 mod segment;
 mod shard;
 
-pub use hash::{Claimer, KeySource, ROUND_MAX, TENANT_HEADER, fingerprint, round_of};
+pub use hash::{Claimer, KeySource, ROUND_MAX, TENANT_HEADER, fingerprint, noted_fingerprint, round_of};
 pub use index::{Evicted, Index};
 pub use protocol::{
     Anomaly, Claimed, Effect, Event, Open, Placed, PositionCheck, ShardSpec, Standing, Start, StopReason, settle,

@@ -10,7 +10,7 @@ use super::document::Document;
 use super::pipeline::{PipelineFile, Stage};
 use super::problem::Problem;
 use super::units::{Period, Size};
-use crate::steps::StepContext;
+use crate::steps::{CallLimits, StepContext};
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
@@ -43,16 +43,18 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
     daemon(&mut found, loaded);
     let onnxruntime = loaded.daemon.1.onnxruntime.library.as_deref();
     for (document, file) in &loaded.pipelines {
-        let context = |stage: &Stage| StepContext {
+        let context = |call: CallLimits| StepContext {
             dir,
             chaos,
             onnxruntime,
-            call: stage.call(),
+            call,
             pipeline: &file.pipeline.name.0,
             source: &file.pipeline.source.topic.0,
             data: &loaded.daemon.1.data.dir,
         };
-        pipeline::check(&mut At { document, found: &mut found }, file, &loaded.daemon.1, &context);
+        let mut at = At { document, found: &mut found };
+        pipeline::check(&mut at, file, &loaded.daemon.1, &|stage: &Stage| context(stage.call()));
+        routes::steps(&mut at, file, context(loaded.daemon.1.http.call()));
     }
     across(&mut found, loaded);
     routes::check(&mut found, loaded);
@@ -151,6 +153,7 @@ fn http(at: &mut At<'_>, http: &Http) {
     for (path, period) in [
         ("http.body_timeout", http.body_timeout),
         ("http.ack_timeout", http.ack_timeout),
+        ("http.steps_timeout", http.steps_timeout),
         ("http.wait_max", http.wait_max),
         ("http.heartbeat", http.heartbeat),
     ] {

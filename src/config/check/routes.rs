@@ -6,6 +6,7 @@ use crate::config::pipeline::PipelineFile;
 use crate::config::route::{Method, RouteFile, follows_requests};
 use crate::config::text::{KeyFrom, Name, RouteKeyFrom};
 use crate::config::units::Period;
+use crate::steps::StepContext;
 use bulkhead_core::record::ID_HEADER;
 
 pub(super) fn check(found: &mut Found, loaded: &Loaded) {
@@ -66,7 +67,11 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
             if route.method != Method::Get {
                 at.at(&method, "a route that answers for jobs is a GET");
             }
-            for (key, is_there) in [("reply", route.reply.is_some()), ("idempotency", route.idempotency.is_some())] {
+            for (key, is_there) in [
+                ("reply", route.reply.is_some()),
+                ("idempotency", route.idempotency.is_some()),
+                ("steps", !route.steps.is_empty()),
+            ] {
                 if is_there {
                     at.at(&format!("{path}.{key}"), "only a route that produces has one");
                 }
@@ -82,6 +87,22 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
     }
     if let Some(wait_max) = route.wait_max {
         at.some(&format!("{path}.wait_max"), wait_max);
+    }
+}
+
+/// What the steps at the edge of a pipeline must be.
+pub(super) fn steps(at: &mut At<'_>, file: &PipelineFile, context: StepContext<'_>) {
+    for (index, route) in file.route.iter().enumerate() {
+        for (position, step) in route.steps.iter().enumerate() {
+            let path = format!("route[{index}].steps[{position}].{}", step.name());
+            if !step.is_edge() {
+                at.at(&path, "does not run in a route, where the record is not accepted yet; put it into a [[stage]]");
+                continue;
+            }
+            for why in step.check(context) {
+                at.at(&path, why);
+            }
+        }
     }
 }
 
