@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::job_id::{JobIds, RANDOM_LEN, Scope};
-use crate::record::{Header, ROUND_HEADER};
+use crate::record::{FINGERPRINT_HEADER, Header, ROUND_HEADER};
 use proptest::prelude::*;
 
 fn id(n: u8) -> JobId {
