@@ -3,6 +3,7 @@
 //! the same classes.
 
 use crate::report::{Figure, Report, median};
+use crate::stream;
 use crate::watch::{Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
@@ -37,10 +38,11 @@ pub(crate) struct Size {
 
 /// Measures pairs and adds the figures.
 pub(crate) fn measure(kafka: &Kafka, size: Size, report: &mut Report) {
+    stream::warm_up(kafka);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let bench = Bench::new(kafka, folder.path(), size.images);
     let (mut limits, mut values, mut memory) = (Vec::<Limit>::new(), Vec::<Speed>::new(), Vec::new());
-    // The first pair warms the broker's JVM and is not counted.
+    // The first pair warms what only pictures take, and is not counted.
     for pair in 0..=size.pairs {
         let limit = bench.limit(pair);
         let (speed, mib) = bench.daemon(pair, &limit.classes);
@@ -190,6 +192,7 @@ output   = {{ topic = "{name}.out" }}
 dlq      = {{ topic = "{name}.dlq" }}
 batch    = {{ records_max = 8, bytes_max = "16MiB", linger = "2ms" }}
 in_flight = {{ batches_max = 16, bytes_max = "64MiB" }}
+lane      = {{ count = 1 }}
 
 [[stage]]
 name    = "infer"

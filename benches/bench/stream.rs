@@ -99,6 +99,20 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
     report.memory(format!("{}_memory", workload.name()), &memory);
 }
 
+/// Has the broker's JVM compile what every workload makes it do: while it compiles, it takes a core that a slow workload
+/// (a few hundred requests a second) would go on missing for minutes.
+pub(crate) fn warm_up(kafka: &Kafka) {
+    const RECORDS: i64 = 500_000;
+    const RUNS: usize = 3;
+    let (workload, source) = (Workload::ExactlyOnce, "warm_up.in".to_owned());
+    kafka.create_topic(&source, PARTITIONS);
+    kafka.produce(&source, (0..RECORDS).map(|n| workload.record(n)));
+    let bench = Bench { kafka, workload, source, outputs: workload.outputs(RECORDS) };
+    for run in 0..RUNS {
+        println!("warm-up {run}: {:?}", bench.limit(&format!("warm_up{run}")));
+    }
+}
+
 struct Bench<'a> {
     kafka: &'a Kafka,
     workload: Workload,
