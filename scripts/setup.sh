@@ -7,11 +7,12 @@ purpose=${1:-test}
 
 # command:Debian package
 needs=(cc:gcc c++:g++ make:make python3:python3 setpriv:util-linux)
-[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven)
+[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver docker-compose:docker-compose)
 missing=() packages=()
 for need in "${needs[@]}"; do
     command -v "${need%%:*}" >/dev/null 2>&1 || { missing+=("${need%%:*}") packages+=("${need#*:}"); }
 done
+[ "$purpose" = run ] || python3 -c 'import ensurepip' 2>/dev/null || { missing+=("python3 -m venv") packages+=(python3-venv); }
 python3 -m pip --version >/dev/null 2>&1 || { missing+=("python3 -m pip") packages+=(python3-pip); }
 
 if [ ${#missing[@]} -gt 0 ]; then
@@ -33,4 +34,7 @@ if ! command -v cargo >/dev/null 2>&1; then
 fi
 
 scripts/get-onnxruntime.sh
-[ "$purpose" = run ] || scripts/get-kafka.sh
+if [ "$purpose" != run ]; then
+    scripts/get-kafka.sh
+    scripts/get-schemathesis.sh
+fi

@@ -55,6 +55,7 @@ fn route(route: &Route, text: &mut String) -> std::fmt::Result {
     let does = match &route.does {
         RouteKind::Events(events) => format!("news of {} by {{{}}}", events.pipeline, events.variable),
         RouteKind::Results(results) => format!("results of {} by {{{}}}", results.pipeline, results.variable),
+        RouteKind::Page(page) => format!("the page {}", page.file),
         RouteKind::Produce(produce) => {
             let content = match &produce.content {
                 ContentFrom::Body => "the body".to_owned(),

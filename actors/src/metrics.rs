@@ -194,6 +194,11 @@ metrics! {
     /// Jobs that were forgotten: expired by age, crowded for want of room.
     jobs_evicted: Counter = Counter::default, ["reason"];
 
+    /// Seconds from a record's acceptance at the edge until its outcome was committed, by this daemon.
+    job_duration_seconds: Histogram = seconds_histogram, ["pipeline"];
+
+    /// Seconds from handing a record to the log until the log had it for good.
+    produce_duration_seconds: Histogram = seconds_histogram, ["topic"];
     /// Requests answered.
     http_requests: Counter = Counter::default, ["route", "status"];
     /// Seconds from a request's head to its answer.

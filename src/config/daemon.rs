@@ -131,6 +131,8 @@ pub struct Http {
     pub heartbeat: Period,
     /// How long a stream of events lasts at most; a browser comes again by itself and misses nothing.
     pub stream_max: Period,
+    /// Whether the API describes itself: OpenAPI at `/openapi.json`, Swagger UI at `/docs`, ReDoc at `/redoc`.
+    pub docs: bool,
 }
 
 impl Default for Http {
@@ -155,6 +157,7 @@ impl Default for Http {
             waiting_max: 1_024,
             heartbeat: Period::secs(15),
             stream_max: Period::secs(600),
+            docs: true,
         }
     }
 }

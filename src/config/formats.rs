@@ -1,6 +1,7 @@
 //! What the `format`s of the schema demand of a value. Never knows which key has which format.
 
 use super::daemon::is_brokers;
+use super::route::page::PagePath;
 use super::secret;
 use super::text::{Content, HeaderName, MediaName, Name, RecordKey, RouteKey, RoutePath, Topic};
 use super::units::{Period, Size};
@@ -21,6 +22,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("log-filter", log_filter),
     ("media-type", parses::<MediaName>),
     ("name", parses::<Name>),
+    ("page-path", parses::<PagePath>),
     ("record-key", parses::<RecordKey>),
     ("route-key", parses::<RouteKey>),
     ("route-path", parses::<RoutePath>),

@@ -1,6 +1,7 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
 pub mod outbox;
+pub mod page;
 
 use super::daemon::Http;
 use super::text::{Content, ContentFrom, KeyFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
@@ -8,13 +9,15 @@ use super::units::{Period, Size};
 use crate::steps::StepConfig;
 use bulkhead_core::record::ID_HEADER;
 use outbox::OutboxSection;
+use page::PageFile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The record's header that carries what a client named its request by.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
-/// A route: it accepts records (`produce`), answers for jobs (`results`), or streams their news (`events`).
+/// A route: it accepts records (`produce`), answers for jobs (`results`), streams their news (`events`), or serves a page
+/// (`page`).
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteFile {
@@ -22,6 +25,9 @@ pub struct RouteFile {
     pub path: RoutePath,
     /// Its method.
     pub method: Method,
+    /// What it is for, in a line; the API's description shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
     /// Makes every request a record of the pipeline's source topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub produce: Option<ProduceFile>,
@@ -32,6 +38,9 @@ pub struct RouteFile {
     /// again with `Last-Event-ID` gets what it missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub events: Option<ResultsFile>,
+    /// Serves a file of the config directory, e.g. a page that uses the routes beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<PageFile>,
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
@@ -93,7 +102,7 @@ pub fn follows_requests(ledger: &KeyFrom, route: &RouteKeyFrom) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Method {
-    /// For `results` and `events`.
+    /// For `results`, `events` and `page`.
     Get,
     /// For `produce`.
     Post,
@@ -177,6 +186,8 @@ pub struct Route {
     pub path: RoutePath,
     /// Its method.
     pub method: Method,
+    /// What it is for, in a line.
+    pub summary: Option<String>,
     /// What it does.
     pub does: RouteKind,
 }
@@ -190,6 +201,8 @@ pub enum RouteKind {
     Results(Results),
     /// A request asks for a job's news.
     Events(Results),
+    /// A request asks for a page.
+    Page(PageFile),
 }
 
 /// A route that makes requests records.
@@ -239,8 +252,8 @@ impl RouteFile {
             let pipeline = results.pipeline.unwrap_or_else(|| pipeline.clone());
             Some(Results { pipeline, variable: variable?, wait_max })
         };
-        let does = match (self.produce, self.results, self.events) {
-            (Some(produce), None, None) => RouteKind::Produce(Produce {
+        let does = match (self.produce, self.results, self.events, self.page) {
+            (Some(produce), None, None, None) => RouteKind::Produce(Produce {
                 pipeline: pipeline.clone(),
                 key: produce.key.0,
                 content: produce.content.0,
@@ -253,10 +266,11 @@ impl RouteFile {
                 idempotency: self.idempotency.unwrap_or_default(),
                 outbox: self.outbox,
             }),
-            (None, Some(of), None) => RouteKind::Results(results(of)?),
-            (None, None, Some(of)) => RouteKind::Events(results(of)?),
+            (None, Some(of), None, None) => RouteKind::Results(results(of)?),
+            (None, None, Some(of), None) => RouteKind::Events(results(of)?),
+            (None, None, None, Some(page)) => RouteKind::Page(page),
             _ => return None,
         };
-        Some(Route { path: self.path, method: self.method, does })
+        Some(Route { path: self.path, method: self.method, summary: self.summary, does })
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn record_bytes_max(config: &Config) -> usize {
     let routes = config.pipelines.iter().flat_map(|pipeline| &pipeline.routes);
     let bodies = routes.filter_map(|route| match &route.does {
         RouteKind::Produce(produce) => Some(produce.body_max.bytes()),
-        RouteKind::Results(_) | RouteKind::Events(_) => None,
+        RouteKind::Results(_) | RouteKind::Events(_) | RouteKind::Page(_) => None,
     });
     bodies.fold(config.daemon.http.body_max.bytes(), usize::max).saturating_add(RECORD_MARGIN)
 }

@@ -5,11 +5,14 @@ mod accept;
 pub mod admission;
 mod client;
 mod connections;
+pub mod docs;
 pub mod edge;
 mod events;
+pub mod files;
 mod jobs;
 pub mod keys;
 mod observe;
+pub mod openapi;
 pub mod problem;
 mod results;
 pub mod route;
@@ -20,6 +23,7 @@ pub mod unread;
 mod upload;
 
 use actix_web::dev::{Server, ServerHandle};
+use actix_web::guard::fn_guard;
 use actix_web::http::Method;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpRequest, HttpServer, web};
@@ -33,6 +37,7 @@ use bulkhead_actors::shell::{Exit, Lifeline};
 use bulkhead_core::job_id::JobIds;
 use bulkhead_core::rate::{Rate, RateSpec};
 use connections::Connections;
+use files::StaticFile;
 use keys::KeyTable;
 use parking_lot::Mutex;
 use problem::Problem;
@@ -285,6 +290,7 @@ enum Served {
     Accept(Arc<Intake>),
     Results(Arc<Results>),
     Events(Arc<Results>),
+    File(Arc<StaticFile>),
 }
 
 /// A route that takes records.
@@ -300,10 +306,11 @@ struct Intake {
 
 fn by_path(routes: &[Route], outbox: Option<&Outbox>) -> Table {
     let mut table = Table::new();
-    for Route { method, path, action } in routes {
+    for Route { method, path, action, .. } in routes {
         let served = match action {
             Action::Results(results) => Served::Results(Arc::new(results.clone())),
             Action::Events(results) => Served::Events(Arc::new(results.clone())),
+            Action::File(file) => Served::File(Arc::clone(file)),
             Action::Accept(accept) => {
                 let location = routes.iter().find_map(|route| route.around_job_id(&accept.jobs.pipeline));
                 let fallback = accept.outbox.as_ref().zip(outbox).and_then(|(of, outbox)| {
@@ -345,5 +352,12 @@ fn handler(method: Method, shared: Arc<Shared>, served: Served) -> actix_web::Ro
             let answer = events::serve(&shared, &route, &request);
             async move { answer }
         }),
+        // Whoever may have a file may ask whether it changed.
+        Served::File(file) => {
+            web::route().guard(fn_guard(|of| files::is_asked(&of.head().method))).to(move |request: HttpRequest| {
+                let answer = files::serve(&file, &request);
+                async move { answer }
+            })
+        }
     }
 }

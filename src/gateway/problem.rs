@@ -26,7 +26,7 @@ pub struct Problem {
     /// `Retry-After`, seconds, where trying again makes sense.
     pub retry_after_s: Option<u64>,
     /// `Allow`, where the method was wrong.
-    pub allow: Option<String>,
+    pub allow: Option<Box<str>>,
     /// What the document says beside that (RFC 9457 §3.2).
     pub members: Map<String, Value>,
 }
@@ -59,7 +59,7 @@ impl Problem {
     pub fn method_not_allowed(method: &str, allow: &str) -> Self {
         let detail = format!("This path does not take {method}; it takes {allow}.");
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        Self { allow: Some(allow.to_owned()), ..Self::new(status, "method-not-allowed", "Method not allowed", detail) }
+        Self { allow: Some(allow.into()), ..Self::new(status, "method-not-allowed", "Method not allowed", detail) }
     }
 
     /// 413; `limit` in bytes.
@@ -116,7 +116,7 @@ impl Problem {
             response.insert_header((header::RETRY_AFTER, seconds));
         }
         if let Some(allow) = &self.allow {
-            response.insert_header((header::ALLOW, allow.as_str()));
+            response.insert_header((header::ALLOW, &**allow));
         }
         response.body(document.to_string())
     }

@@ -1,6 +1,7 @@
 //! What the gateway serves: routes as the checked config describes them. Never parses configuration.
 
 use super::edge::EdgeSteps;
+use super::files::StaticFile;
 use actix_web::http::Method;
 use bulkhead_core::ledger::Claimer;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ pub struct Route {
     pub method: Method,
     /// The path; a segment in braces is a variable, e.g. `/api/results/{jobId}`.
     pub path: String,
+    /// What it is for, in a line, as the API's description has it.
+    pub summary: Option<String>,
     /// What it does.
     pub action: Action,
 }
@@ -26,6 +29,8 @@ pub enum Action {
     Results(Results),
     /// Tells it as events, when it happens.
     Events(Results),
+    /// Serves a file.
+    File(Arc<StaticFile>),
 }
 
 /// How a route takes records.

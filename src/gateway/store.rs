@@ -78,17 +78,23 @@ pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoin
 
 /// Hands records to the log in order; those that it did not acknowledge within `patience`, by their place, and why.
 async fn send(shared: &Shared, intake: &Intake, records: &[Outgoing], patience: Duration) -> Vec<(usize, Unsent)> {
-    let until = tokio::time::Instant::now() + patience;
+    let began = tokio::time::Instant::now();
+    let until = began + patience;
     let sends: Vec<_> = records.iter().map(|record| shared.producer.send(record.clone())).collect();
     let sends = sends.into_iter().zip(records).map(|(sent, outgoing)| async move {
         let (id, topic) = (id(outgoing), &outgoing.topic);
         match timeout_at(until, sent).await {
             Ok(Ok((partition, offset))) => {
+                let took = began.elapsed();
+                shared.metrics.produce_duration_seconds.with([topic]).observe(took.as_secs_f64());
+                let produce_ms = took.as_millis();
                 if intake.route.log_records {
                     let key = String::from_utf8_lossy(outgoing.record.key.as_deref().unwrap_or_default());
-                    tracing::info!(target: "bulkhead::record", %id, %topic, %partition, %offset, %key, "produced");
+                    tracing::info!(
+                        target: "bulkhead::record", %id, %topic, %partition, %offset, %key, produce_ms, "produced"
+                    );
                 } else {
-                    tracing::debug!(%id, %topic, %partition, %offset, "record accepted");
+                    tracing::debug!(%id, %topic, %partition, %offset, produce_ms, "record accepted");
                 }
                 None
             }

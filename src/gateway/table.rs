@@ -1,9 +1,12 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
-use super::Limits;
 use super::edge::EdgeSteps;
+use super::files::StaticFile;
+use super::openapi::About;
 use super::route::{Accept, Action, Body, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
+use super::{Limits, docs};
 use crate::config::daemon::Daemon;
+use crate::config::route::page::{PageFile, PagePath};
 use crate::config::route::{self as checked, Produce, RouteKind};
 use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
 use crate::config::{Config, Pipeline};
@@ -15,32 +18,57 @@ use bulkhead_core::record::ID_HEADER;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Every route of this config.
+/// Every route of this config. Pages are read here, once.
 ///
 /// # Errors
-/// What is wrong with a route's steps, all of it: files can change after the check.
+/// What is wrong with a route's steps, all of it, or with a page: files can change after the check.
 pub fn routes(config: &Config) -> Result<Vec<Route>, String> {
-    let pipelines = &config.pipelines;
-    let all = pipelines.iter().flat_map(|pipeline| pipeline.routes.iter().map(move |route| (pipeline, route)));
-    all.map(|(pipeline, route)| {
-        Ok(Route {
-            method: match route.method {
-                checked::Method::Get => Method::GET,
-                checked::Method::Post => Method::POST,
-                checked::Method::Put => Method::PUT,
-            },
-            path: route.path.0.clone(),
-            action: match &route.does {
-                RouteKind::Produce(produce) => {
-                    let steps = steps(config, pipeline, &route.path.0, produce)?;
-                    Action::Accept(Accept { steps, ..accept(config, pipeline, route, produce) })
-                }
-                RouteKind::Results(of) => Action::Results(results(config, of)),
-                RouteKind::Events(of) => Action::Events(results(config, of)),
-            },
-        })
+    let mut routes = Vec::new();
+    for (pipeline, route) in config.pipelines.iter().flat_map(|of| of.routes.iter().map(move |route| (of, route))) {
+        let method = match route.method {
+            checked::Method::Get => Method::GET,
+            checked::Method::Post => Method::POST,
+            checked::Method::Put => Method::PUT,
+        };
+        let action = match &route.does {
+            RouteKind::Produce(produce) => {
+                let steps = steps(config, pipeline, &route.path.0, produce)?;
+                Action::Accept(Accept { steps, ..accept(config, pipeline, route, produce) })
+            }
+            RouteKind::Results(of) => Action::Results(results(config, of)),
+            RouteKind::Events(of) => Action::Events(results(config, of)),
+            RouteKind::Page(of) => {
+                assets(config, of, &mut routes)?;
+                Action::File(Arc::new(file(config, of, &of.file)?))
+            }
+        };
+        routes.push(Route { method, path: route.path.0.clone(), summary: route.summary.clone(), action });
+    }
+    if config.daemon.http.docs {
+        let tenant_header = config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone());
+        routes.extend(docs::routes(&routes, &About { tenant_header }));
+    }
+    Ok(routes)
+}
+
+/// What a page links to; pages may share it.
+fn assets(config: &Config, page: &PageFile, routes: &mut Vec<Route>) -> Result<(), String> {
+    for asset in &page.assets {
+        let path = asset.url();
+        if !routes.iter().any(|route| route.path == path) {
+            let action = Action::File(Arc::new(file(config, page, asset)?));
+            routes.push(Route { method: Method::GET, path, summary: None, action });
+        }
+    }
+    Ok(())
+}
+
+fn file(config: &Config, page: &PageFile, path: &PagePath) -> Result<StaticFile, String> {
+    let file = StaticFile::new(page.read(&config.dir, path)?, path.media().unwrap_or("application/octet-stream"));
+    Ok(match page.max_age {
+        Some(max_age) => file.kept_for(max_age.0),
+        None => file,
     })
-    .collect()
 }
 
 /// What the records of a route pass before they are accepted.

@@ -137,7 +137,7 @@ fn routes() -> Vec<Route> {
     };
     let (file, pictures) = (Body::File { field: "file".into() }, vec!["image/png".to_owned(), "image/jpeg".to_owned()]);
     let of = |pipeline: &str| Results { jobs: jobs_of(pipeline), variable: "jobId".into(), wait_max: WAIT_MAX };
-    let route = |method, path: &str, action| Route { method, path: path.into(), action };
+    let route = |method, path: &str, action| Route { method, path: path.into(), summary: None, action };
     let takes = |path: &str, accept| route(Method::POST, path, Action::Accept(accept));
     let classify = accept(file, pictures, BODY_MAX, Key::JobId, false);
     vec![

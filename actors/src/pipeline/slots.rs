@@ -19,7 +19,7 @@ use bulkhead_core::ledger::Segment;
 use bulkhead_core::letter::LetterSpec;
 use bulkhead_core::link::{Link, LinkEvent};
 use bulkhead_core::machine::Machine;
-use bulkhead_core::record::{Record, SourceRecord};
+use bulkhead_core::record::{ACCEPTED_HEADER, Record, SourceRecord};
 use bulkhead_core::source::{SourceEffect, SourceMachine};
 use bulkhead_core::stage::{StageEvent, StageLink};
 use bulkhead_core::supervisor::{Charge, Exit};
@@ -308,6 +308,23 @@ impl Slots {
         self.metrics.records_out.with([name, &partition]).inc_by(out);
         if duplicates > 0 {
             self.metrics.duplicates.with([name, &partition]).inc_by(duplicates);
+        }
+        self.time_jobs(batch);
+    }
+
+    /// Notes how long the batch's jobs took, from the edge to now; a record that did not come by the edge is none.
+    fn time_jobs(&self, batch: &Batch) {
+        let accepted = |record: &Record| std::str::from_utf8(record.header(ACCEPTED_HEADER)?).ok()?.parse::<i64>().ok();
+        let ended = batch.records.iter().zip(&batch.outcomes).filter(|(_, of)| !matches!(of, Outcome::Duplicate(_)));
+        let mut times = ended.filter_map(|(source, _)| accepted(&source.record)).peekable();
+        if times.peek().is_none() {
+            return;
+        }
+        let (series, wall) = (self.metrics.job_duration_seconds.with([&self.spec.name]), self.clock.wall());
+        for accepted in times {
+            // Two machines' clocks may disagree: a job does not take less than nothing.
+            let took = u64::try_from(wall.0.saturating_sub(accepted)).unwrap_or(0);
+            series.observe(Duration::from_millis(took).as_secs_f64());
         }
     }
 

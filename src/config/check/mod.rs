@@ -2,6 +2,7 @@
 //! together. Never reads a config file, never changes a value.
 
 mod outbox;
+mod pages;
 mod pipeline;
 mod routes;
 
@@ -57,7 +58,7 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
         routes::steps(&mut at, file, context(loaded.daemon.1.http.call()));
     }
     across(&mut found, loaded);
-    routes::check(&mut found, loaded);
+    routes::check(&mut found, loaded, dir);
     found.problems
 }
 

@@ -1,6 +1,6 @@
 //! What routes must agree on, across all pipelines. Never serves one.
 
-use super::{At, BODY_MAX, Found, Loaded, outbox};
+use super::{At, BODY_MAX, Found, Loaded, outbox, pages};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
 use crate::config::route::{Method, RouteFile, follows_requests};
@@ -8,8 +8,9 @@ use crate::config::text::{KeyFrom, Name, RouteKeyFrom};
 use crate::config::units::Period;
 use crate::steps::StepContext;
 use bulkhead_core::record::ID_HEADER;
+use std::path::Path;
 
-pub(super) fn check(found: &mut Found, loaded: &Loaded) {
+pub(super) fn check(found: &mut Found, loaded: &Loaded, dir: &Path) {
     let mut earlier: Vec<(&Document, &RouteFile)> = Vec::new();
     for (document, file) in &loaded.pipelines {
         for (index, route) in file.route.iter().enumerate() {
@@ -38,52 +39,30 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded) {
             earlier.push((document, route));
         }
     }
+    pages::check(found, &earlier, dir);
+    if loaded.daemon.1.http.docs {
+        pages::apart_from_docs(found, &earlier);
+    }
 }
 
 /// A route does one thing, with the method for it.
 fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
-    let variables = route.path.variables().len();
-    let method = format!("{path}.method");
-    match (&route.produce, &route.results, &route.events) {
-        (Some(produce), None, None) => {
-            if let Some(deadline) = produce.deadline {
-                at.some(&format!("{path}.produce.deadline"), deadline);
-            }
-            if variables != 0 {
-                at.at(&format!("{path}.path"), "a route that produces has no variables: nothing would use them");
-            }
-            if produce.body_max.is_some_and(|body_max| body_max.0 > BODY_MAX.0) {
-                let why = format_args!("must be at most \"{BODY_MAX}\": brokers take no request above 100 MiB");
-                at.at(&format!("{path}.produce.body_max"), why);
-            }
-            if route.method == Method::Get {
-                at.at(&method, "a route that produces is no GET; valid: \"POST\", \"PUT\"");
-            }
+    let kinds = [
+        ("produce", route.produce.is_some()),
+        ("results", route.results.is_some()),
+        ("events", route.events.is_some()),
+        ("page", route.page.is_some()),
+    ];
+    let does: Vec<_> = kinds.iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| *kind).collect();
+    match does[..] {
+        ["produce"] => produces(at, path, route),
+        ["results" | "events"] => answers_for_jobs(at, path, route),
+        ["page"] => shows_a_page(at, path, route),
+        [] => {
+            let choices = kinds.map(|(kind, _)| format!("{kind} = {{ … }}")).join(" or ");
+            at.at(path, format_args!("does nothing: give it {choices}"));
         }
-        (None, Some(_), None) | (None, None, Some(_)) => {
-            if variables != 1 {
-                at.at(&format!("{path}.path"), "needs exactly one variable, the job's id: /api/results/{jobId}");
-            }
-            if route.method != Method::Get {
-                at.at(&method, "a route that answers for jobs is a GET");
-            }
-            for (key, is_there) in [
-                ("reply", route.reply.is_some()),
-                ("idempotency", route.idempotency.is_some()),
-                ("steps", !route.steps.is_empty()),
-            ] {
-                if is_there {
-                    at.at(&format!("{path}.{key}"), "only a route that produces has one");
-                }
-            }
-            if route.events.is_some() && route.wait_max.is_some() {
-                at.at(&format!("{path}.wait_max"), "a stream does not wait; http.stream_max bounds it");
-            }
-        }
-        (None, None, None) => {
-            at.at(path, "does nothing: give it produce = { … }, results = { … } or events = { … }");
-        }
-        _ => at.at(path, "has more than one of produce, results and events: make a route of each"),
+        _ => at.at(path, format_args!("has more than one of {}: make a route of each", does.join(" and "))),
     }
     if let Some(wait_max) = route.wait_max {
         at.some(&format!("{path}.wait_max"), wait_max);
@@ -103,6 +82,62 @@ pub(super) fn steps(at: &mut At<'_>, file: &PipelineFile, context: StepContext<'
                 at.at(&path, why);
             }
         }
+    }
+}
+
+fn produces(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    let Some(produce) = &route.produce else { return };
+    if let Some(deadline) = produce.deadline {
+        at.some(&format!("{path}.produce.deadline"), deadline);
+    }
+    if !route.path.variables().is_empty() {
+        at.at(&format!("{path}.path"), "a route that produces has no variables: nothing would use them");
+    }
+    if produce.body_max.is_some_and(|body_max| body_max.0 > BODY_MAX.0) {
+        let why = format_args!("must be at most \"{BODY_MAX}\": brokers take no request above 100 MiB");
+        at.at(&format!("{path}.produce.body_max"), why);
+    }
+    if route.method == Method::Get {
+        at.at(&format!("{path}.method"), "a route that produces is no GET; valid: \"POST\", \"PUT\"");
+    }
+}
+
+/// What only a route that produces has.
+fn no_more(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    for (key, is_there) in [
+        ("reply", route.reply.is_some()),
+        ("idempotency", route.idempotency.is_some()),
+        ("steps", !route.steps.is_empty()),
+    ] {
+        if is_there {
+            at.at(&format!("{path}.{key}"), "only a route that produces has one");
+        }
+    }
+}
+
+fn answers_for_jobs(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    if route.path.variables().len() != 1 {
+        at.at(&format!("{path}.path"), "needs exactly one variable, the job's id: /api/results/{jobId}");
+    }
+    if route.method != Method::Get {
+        at.at(&format!("{path}.method"), "a route that answers for jobs is a GET");
+    }
+    no_more(at, path, route);
+    if route.events.is_some() && route.wait_max.is_some() {
+        at.at(&format!("{path}.wait_max"), "a stream does not wait; http.stream_max bounds it");
+    }
+}
+
+fn shows_a_page(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    if !route.path.variables().is_empty() {
+        at.at(&format!("{path}.path"), "a page has no variables: nothing would use them");
+    }
+    if route.method != Method::Get {
+        at.at(&format!("{path}.method"), "a page is a GET");
+    }
+    no_more(at, path, route);
+    if route.wait_max.is_some() {
+        at.at(&format!("{path}.wait_max"), "a page does not wait");
     }
 }
 

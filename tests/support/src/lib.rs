@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a broken set-up ends the test, with a message")]
 
 pub mod audit;
+pub mod browser;
 pub mod daemon;
 pub mod flow;
 pub mod groups;
@@ -12,5 +13,6 @@ pub mod mobilenet;
 pub mod onnx;
 mod ports;
 pub mod process;
+pub mod relay;
 mod scratch;
 pub mod topics;

@@ -1,0 +1,260 @@
+//! The API's description (OpenAPI 3.1), made from the routes that are served. Never lists what is not served: a route of a
+//! new kind is described by its arm of [`operation`].
+
+mod problems;
+mod schemas;
+
+use super::route::{Accept, Action, Body, Key, Results, Route};
+use problems::Kind;
+use serde_json::{Map, Value, json};
+
+/// What is said of the API beside its routes.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The header that names a request's tenant, where there are tenants.
+    pub tenant_header: Option<String>,
+}
+
+/// The description of these routes.
+#[must_use]
+pub fn document(routes: &[Route], about: &About) -> Value {
+    let (mut paths, mut tags) = (Map::new(), Vec::new());
+    for route in routes {
+        let Some(operation) = operation(route, routes, about) else { continue };
+        if !tags.contains(&operation.tag) {
+            tags.push(operation.tag.clone());
+        }
+        let method = route.method.as_str().to_ascii_lowercase();
+        let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
+        path[method] = operation.document(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "bulkhead",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Requests become records of Kafka topics; what became of them is asked for by their jobs' ids. \
+                            Every refusal is a problem document (RFC 9457).",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        "tags": tags.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+        "paths": paths,
+        "components": schemas::components(),
+    })
+}
+
+/// What can be done at a path.
+struct Operation {
+    /// What it is listed under: the pipeline.
+    tag: String,
+    /// Its name, the same for the same path.
+    id: String,
+    summary: String,
+    parameters: Vec<Value>,
+    body: Option<Value>,
+    /// Answers that are no problems, by status.
+    answers: Vec<(u16, Value)>,
+    problems: Vec<&'static [Kind]>,
+}
+
+impl Operation {
+    fn document(&self, route: &Route) -> Value {
+        let mut responses: Map<_, _> = problems::responses(&self.problems);
+        responses.extend(self.answers.iter().map(|(status, answer)| (status.to_string(), answer.clone())));
+        let mut document = json!({
+            "tags": [self.tag],
+            "operationId": self.id,
+            "summary": route.summary.as_deref().unwrap_or(&self.summary),
+            "responses": responses,
+        });
+        if !self.parameters.is_empty() {
+            document["parameters"] = self.parameters.clone().into();
+        }
+        if let Some(body) = &self.body {
+            document["requestBody"] = body.clone();
+        }
+        document
+    }
+}
+
+/// A name of letters, digits and `_` that no other path and method has.
+fn id(route: &Route) -> String {
+    let words = route.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.fold(route.method.as_str().to_ascii_lowercase(), |id, word| format!("{id}_{word}"))
+}
+
+/// What is said of a route; `None` where it is no part of the API.
+fn operation(route: &Route, routes: &[Route], about: &About) -> Option<Operation> {
+    let mut operation = match &route.action {
+        Action::Accept(accept) => accepts(accept, routes),
+        Action::Results(results) => tells(results),
+        Action::Events(events) => streams(events),
+        Action::File(_) => return None,
+    };
+    operation.id = id(route);
+    if let Some(name) = &about.tenant_header {
+        operation.parameters.push(header(name, true, "Whose request it is.", &word()));
+        operation.problems.push(problems::TENANT);
+    }
+    Some(operation)
+}
+
+fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
+    let idempotency = &accept.idempotency;
+    let mut parameters = vec![prefer(accept.waits)];
+    let mut problems = vec![problems::ADMISSION, problems::BODY, problems::STORED, problems::KEYED];
+    let is_key = matches!(&accept.key, Key::Header(name) if name.eq_ignore_ascii_case("idempotency-key"));
+    let text = json!({ "type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$" });
+    let what = "The operation's own name: sent again with it, the same request is the same job, and has one effect.";
+    parameters.push(header("Idempotency-Key", idempotency.is_required || is_key, what, &text));
+    if idempotency.is_required {
+        problems.push(problems::KEY_REQUIRED);
+    }
+    if accept.steps.is_some() {
+        problems.push(problems::STEPS);
+    }
+    if accept.outbox.is_some() {
+        problems.push(problems::OUTBOX);
+    }
+    if let Key::Header(name) = &accept.key {
+        problems.push(problems::HEADER_KEYED);
+        if !is_key {
+            parameters.push(header(name, true, "The record's key: what has one key stays in order.", &word()));
+        }
+    }
+    problems.push(if matches!(accept.body, Body::File { .. }) { problems::FORM } else { problems::WHOLE });
+    Operation {
+        tag: accept.jobs.pipeline.to_string(),
+        id: String::new(),
+        summary: format!("Makes a record of the request, for the pipeline {}", accept.jobs.pipeline),
+        parameters,
+        body: Some(json!({ "required": true, "content": content(accept) })),
+        answers: vec![
+            (200, ended("The job has ended within the time that the request waited.", &["Content-Location"])),
+            (202, accepted(accept, routes)),
+        ],
+        problems,
+    }
+}
+
+/// The bodies that a route takes.
+fn content(accept: &Accept) -> Value {
+    let mut content = Map::new();
+    if let Body::File { field } = &accept.body {
+        let mut encoding = json!({});
+        if !accept.accept.is_empty() {
+            encoding[field] = json!({ "contentType": accept.accept.join(", ") });
+        }
+        let file = json!({ "type": "string", "format": "binary", "minLength": 1 });
+        let schema = json!({ "type": "object", "properties": { field: file }, "required": [field] });
+        content.insert("multipart/form-data".to_owned(), json!({ "schema": schema, "encoding": encoding }));
+    }
+    let whole = json!({ "schema": { "type": "string", "format": "binary", "minLength": 1 } });
+    for media in &accept.accept {
+        let is_json = media.ends_with("json");
+        content.insert(media.clone(), if is_json { json!({ "schema": {} }) } else { whole.clone() });
+    }
+    if content.is_empty() {
+        content.insert("application/octet-stream".to_owned(), whole);
+    }
+    content.into()
+}
+
+fn accepted(accept: &Accept, routes: &[Route]) -> Value {
+    let mut answer = json!({
+        "description": "Stored. Its job goes on, whatever is killed.",
+        "headers": headers(&["Location", "Retry-After", "Preference-Applied", "Idempotency-Key-TTL", "Idempotency-Replayed"]),
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Accepted" } } },
+    });
+    // How the next request comes from this answer.
+    for route in routes {
+        if let Action::Results(results) = &route.action
+            && results.jobs.pipeline == accept.jobs.pipeline
+        {
+            let parameters = json!({ &results.variable: "$response.body#/jobId" });
+            answer["links"]["job"] = json!({ "operationId": id(route), "parameters": parameters });
+        }
+    }
+    answer
+}
+
+fn ended(description: &str, headers: &[&str]) -> Value {
+    json!({
+        "description": description,
+        "headers": self::headers(&[headers, &["Preference-Applied"]].concat()),
+        "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Job" } } },
+    })
+}
+
+fn headers(names: &[&str]) -> Value {
+    let refer = |name: &&str| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
+    names.iter().map(refer).collect::<Map<_, _>>().into()
+}
+
+fn tells(results: &Results) -> Operation {
+    Operation {
+        tag: results.jobs.pipeline.to_string(),
+        id: String::new(),
+        summary: "Tells what became of a job".to_owned(),
+        parameters: vec![job(&results.variable), prefer(false)],
+        body: None,
+        answers: vec![(200, ended("The job as it is known: pending, completed or failed.", &["Retry-After"]))],
+        problems: vec![problems::JOB],
+    }
+}
+
+fn streams(events: &Results) -> Operation {
+    let event = json!({
+        "type": "object",
+        "properties": {
+            "event": { "enum": ["pending", "completed", "failed"] },
+            "id": { "type": "string", "pattern": "^[0-9]+$" },
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": { "$ref": "#/components/schemas/Job" },
+            },
+        },
+    });
+    let stream = json!({
+        "description": "`pending`, then `completed` or `failed` with the job as JSON, and the end (server-sent events).",
+        "content": { "text/event-stream": { "schema": event } },
+    });
+    let last = json!({ "type": "string" });
+    Operation {
+        tag: events.jobs.pipeline.to_string(),
+        id: String::new(),
+        summary: "Streams what becomes of a job".to_owned(),
+        parameters: vec![
+            job(&events.variable),
+            header("Last-Event-ID", false, "The last event that the client has.", &last),
+        ],
+        body: None,
+        answers: vec![(200, stream), (204, json!({ "description": "The client has the last event already." }))],
+        problems: vec![problems::JOB, problems::STREAM],
+    }
+}
+
+/// A header's value that is taken over.
+fn word() -> Value {
+    json!({ "type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$" })
+}
+
+fn header(name: &str, is_required: bool, description: &str, schema: &Value) -> Value {
+    json!({ "in": "header", "name": name, "required": is_required, "description": description, "schema": schema })
+}
+
+fn job(variable: &str) -> Value {
+    json!({ "in": "path", "name": variable, "required": true, "schema": { "$ref": "#/components/schemas/JobId" } })
+}
+
+fn prefer(waits: bool) -> Value {
+    let what = if waits {
+        "`respond-async` for an answer at once; `wait=SECONDS` for how long to wait (RFC 7240)."
+    } else {
+        "`wait=SECONDS` waits for the job's end (RFC 7240)."
+    };
+    // What is not understood is ignored, as the RFC has it: any text will do.
+    header("Prefer", false, what, &json!({ "type": "string" }))
+}

@@ -1,0 +1,99 @@
+//! The documents that the gateway answers with, as the API's description has them. Never makes one.
+
+use serde_json::{Value, json};
+
+/// Length of a job id's text.
+const JOB_ID_LEN: usize = 40;
+
+/// What operations refer to.
+pub(super) fn components() -> Value {
+    json!({
+        "schemas": {
+            "JobId": job_id(),
+            "Accepted": accepted(),
+            "Job": job(),
+            "JobError": job_error(),
+            "Problem": problem(),
+        },
+        "headers": {
+            "Retry-After": header("In how many seconds it makes sense to ask again.", &json!({ "type": "integer", "minimum": 0 })),
+            "Location": header("Where the job's result is.", &json!({ "type": "string" })),
+            "Content-Location": header("Where this result is found again.", &json!({ "type": "string" })),
+            "Preference-Applied": header("Which preference was honoured (RFC 7240).", &json!({ "type": "string" })),
+            "Idempotency-Key-TTL": header("For how many seconds the key is known.", &json!({ "type": "integer", "minimum": 0 })),
+            "Idempotency-Replayed": header("`true` where this is an earlier answer again.", &json!({ "const": "true" })),
+        },
+    })
+}
+
+fn header(description: &str, schema: &Value) -> Value {
+    json!({ "description": description, "schema": schema })
+}
+
+pub(super) fn job_id() -> Value {
+    json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{{JOB_ID_LEN}}}$"), "description": "A job's id, as this gateway issued it." })
+}
+
+fn accepted() -> Value {
+    json!({
+        "type": "object",
+        "description": "The record is stored for good; its job goes on by itself.",
+        "properties": { "jobId": { "$ref": "#/components/schemas/JobId" }, "status": { "const": "accepted" } },
+        "required": ["jobId", "status"],
+    })
+}
+
+fn job() -> Value {
+    let ms = |what: &str| json!({ "type": ["integer", "null"], "description": what });
+    json!({
+        "type": "object",
+        "description": "What became of a job so far.",
+        "properties": {
+            "jobId": { "$ref": "#/components/schemas/JobId" },
+            "status": { "enum": ["pending", "completed", "failed"] },
+            "result": { "description": "The result's value: JSON, or a text; null without one." },
+            "error": { "anyOf": [{ "$ref": "#/components/schemas/JobError" }, { "type": "null" }] },
+            "timings": {
+                "type": "object",
+                "properties": {
+                    "accepted_ms": ms("When it was accepted, Unix time in ms."),
+                    "completed_ms": ms("When it ended, Unix time in ms."),
+                    "total_ms": ms("How long that took, ms."),
+                },
+                "required": ["accepted_ms", "completed_ms", "total_ms"],
+            },
+            "dropped": { "const": true, "description": "It ended on purpose without a result." },
+            "conflicts": { "type": "integer", "minimum": 1, "description": "Other payloads that came under its key." },
+        },
+        "required": ["jobId", "status", "result", "error", "timings"],
+    })
+}
+
+fn job_error() -> Value {
+    json!({
+        "type": "object",
+        "properties": {
+            "code": { "type": "string" },
+            "message": { "type": "string" },
+            "stage": { "type": "string" },
+            "class": { "type": "string" },
+            "attempts": { "type": ["integer", "null"] },
+        },
+        "required": ["code", "message"],
+    })
+}
+
+fn problem() -> Value {
+    json!({
+        "type": "object",
+        "description": "A problem document (RFC 9457). `type` is stable; `detail` says what can be done.",
+        "properties": {
+            "type": { "type": "string", "format": "uri" },
+            "title": { "type": "string" },
+            "status": { "type": "integer" },
+            "detail": { "type": "string" },
+            "instance": { "type": "string" },
+        },
+        "required": ["type", "title", "status", "detail", "instance"],
+    })
+}
