@@ -74,6 +74,9 @@ fn topics(pipeline: &Pipeline) -> Vec<(String, i32, bool)> {
         topics.push((pipeline.ledger_topic(), partitions, true));
     }
     topics.push((pipeline.output.topic.0.clone(), partitions, false));
+    for output in pipeline.outputs.values() {
+        topics.push((output.topic.0.clone(), output.partitions.unwrap_or(partitions), false));
+    }
     topics.push((pipeline.dlq.topic.0.clone(), partitions, false));
     topics
 }

@@ -8,6 +8,7 @@ pub mod connect;
 pub mod daemon;
 pub mod data_dir;
 pub mod exit;
+pub mod expression;
 pub mod gateway;
 pub mod health;
 pub mod list;

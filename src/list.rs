@@ -1,7 +1,7 @@
 //! What a config holds, for people. Never judges it.
 
 use crate::config::route::{Route, RouteKind};
-use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
+use crate::config::text::{ContentFrom, KeyFrom, RecordKey, RouteKeyFrom};
 use crate::config::{Config, Pipeline};
 use bulkhead_actors::log::Delivery;
 use std::fmt::Write;
@@ -42,11 +42,14 @@ fn one(pipeline: &Pipeline, text: &mut String) -> std::fmt::Result {
         let workers = if stage.workers == 1 { "1 worker".to_owned() } else { format!("{} workers", stage.workers) };
         writeln!(text, "  stage  {} · {workers} · {}", stage.name, steps.join(" → "))?;
     }
-    let key = match &pipeline.output.key.0 {
+    let key = |key: &RecordKey| match &key.0 {
         KeyFrom::Key => "the source record's key".to_owned(),
         KeyFrom::Header(name) => format!("the header {name}"),
     };
-    writeln!(text, "  output {} · keyed by {key}", pipeline.output.topic)?;
+    writeln!(text, "  output {} · keyed by {}", pipeline.output.topic, key(&pipeline.output.key))?;
+    for (name, output) in &pipeline.outputs {
+        writeln!(text, "  output {name}: {} · keyed by {}", output.topic, key(&output.key))?;
+    }
     writeln!(text, "  dlq    {}", pipeline.dlq.topic)?;
     pipeline.routes.iter().try_for_each(|one| route(one, text))
 }

@@ -2,8 +2,9 @@
 //! standard input is the socket to its worker; it ends when that closes. Never reads a config file, so that every
 //! incarnation runs what the daemon read at its start.
 
-use crate::config::pipeline::Stage;
+use crate::config::pipeline::{Outputs, Stage};
 use crate::exit::Exit;
+use crate::expression::ExpressionLimits;
 use crate::logging;
 use crate::steps::{StepContext, chaos};
 use bulkhead_actors::worker::{Child, StepSet};
@@ -41,6 +42,10 @@ pub struct Start {
     pub source: String,
     /// The daemon's data directory.
     pub data: PathBuf,
+    /// The pipeline's outputs by name.
+    pub outputs: Outputs,
+    /// What one run of an expression may take.
+    pub expressions: ExpressionLimits,
 }
 
 /// Runs the steps of a stage, whose relative paths start at `dir`, until the socket closes.
@@ -103,6 +108,8 @@ fn build(dir: &Path, start: &Start) -> Result<StepSet, Fault> {
         pipeline: &start.pipeline,
         source: &start.source,
         data: &start.data,
+        outputs: &start.outputs,
+        expressions: start.expressions,
     };
     let steps = stage.steps.iter().map(|step| step.factory(context)).collect::<Result<_, _>>();
     let steps = steps.map_err(|problems| Fault::fatal("step_unusable", problems.join("; ")))?;

@@ -18,6 +18,10 @@ pub const ACCEPTED_HEADER: &str = "__bulkhead.accepted";
 /// digits: results inherit it, so that every gateway can tell a repeated request from another one under the same key.
 pub const FINGERPRINT_HEADER: &str = "__bulkhead.fingerprint";
 
+/// The header that names the output which a step sends a record to. It is the engine's own between a step and the lane: no
+/// record is published with it, and one that was read with it is taken for one without.
+pub const OUTPUT_HEADER: &str = "__bulkhead.output";
+
 /// One named value beside a record's key and value. Names may repeat, as in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -89,4 +93,28 @@ pub struct Origin {
     pub offset: Offset,
     /// How often its batch has been lent to a worker of this stage, from 1.
     pub attempt: u32,
+}
+
+/// The record on its way to this output of its pipeline: no later step sees it.
+#[must_use]
+pub fn send_to(record: Record, output: &str) -> Record {
+    let mut record = without_output(record);
+    record.headers.push(Header::new(OUTPUT_HEADER, output.to_owned()));
+    record
+}
+
+/// The output that a record is on its way to; none where it goes the way of all records.
+#[must_use]
+pub fn output_of(record: &Record) -> Option<&str> {
+    // A name that is no text names no output; whoever looks for it finds none.
+    record.header(OUTPUT_HEADER).map(|name| std::str::from_utf8(name).unwrap_or_default())
+}
+
+/// The record as it is published.
+#[must_use]
+pub fn without_output(mut record: Record) -> Record {
+    if output_of(&record).is_some() {
+        record.headers.retain(|header| header.name != OUTPUT_HEADER.as_bytes());
+    }
+    record
 }

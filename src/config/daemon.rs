@@ -4,6 +4,7 @@ use super::Version;
 use super::secret::Secret;
 use super::text::{HeaderName, Name};
 use super::units::{Period, Size};
+use crate::expression::ExpressionLimits;
 use crate::steps::CallLimits;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -11,6 +12,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// A request brings one record: a step at the edge makes one of it, or none.
+pub const EDGE_EMIT_MAX: usize = 1;
 
 /// The daemon: its addresses, its data directory, its log and its limits. Every key has a default; the file may be
 /// absent.
@@ -166,7 +170,7 @@ impl Http {
     /// What the steps of routes must keep to.
     #[must_use]
     pub const fn call(&self) -> CallLimits {
-        CallLimits { run_records_max: 1, timeout: self.steps_timeout.0 }
+        CallLimits { run_records_max: 1, timeout: self.steps_timeout.0, emit_max: EDGE_EMIT_MAX }
     }
 }
 
@@ -369,11 +373,30 @@ pub struct Limits {
     /// How many threads that hang in native code may be left behind before the process exits.
     #[schemars(range(min = 0, max = 1_000))]
     pub abandoned_max: u32,
+    /// How many turns of what repeats (`range`, `repeat`, `recurse`, `while`, `until`) one run of a jq expression may take.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub expression_turns_max: u64,
+    /// How large a value that a jq expression makes may be, as JSON.
+    pub expression_bytes_max: Size,
+}
+
+impl Limits {
+    /// What one run of an expression may take.
+    #[must_use]
+    pub fn expressions(&self) -> ExpressionLimits {
+        ExpressionLimits { turns_max: self.expression_turns_max, bytes_max: self.expression_bytes_max.bytes() }
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { drain: Period::secs(30), abandoned_max: 8 }
+        let ExpressionLimits { turns_max, bytes_max } = ExpressionLimits::default();
+        Self {
+            drain: Period::secs(30),
+            abandoned_max: 8,
+            expression_turns_max: turns_max,
+            expression_bytes_max: Size(bytes_max as u64),
+        }
     }
 }
 

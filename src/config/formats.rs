@@ -5,6 +5,7 @@ use super::route::page::PagePath;
 use super::secret;
 use super::text::{Content, HeaderName, MediaName, Name, RecordKey, RouteKey, RoutePath, Topic};
 use super::units::{Period, Size};
+use crate::expression::Jq;
 use serde_json::Value as Json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,6 +20,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("content", parses::<Content>),
     ("duration", parses::<Period>),
     ("header-name", parses::<HeaderName>),
+    ("jq", parses::<Jq>),
     ("log-filter", log_filter),
     ("media-type", parses::<MediaName>),
     ("name", parses::<Name>),

@@ -21,7 +21,9 @@ pub mod variables;
 
 use crate::steps::{CallLimits, StepContext};
 use bulkhead_actors::log::Delivery;
-use pipeline::{Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, PipelineFile, Restart, Stage};
+use pipeline::{
+    Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, Outputs, PipelineFile, Restart, Stage,
+};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -112,6 +114,8 @@ pub struct Pipeline {
     pub ledger: Option<Ledger>,
     /// Where results go.
     pub output: Output,
+    /// Where records go that a step sends to an output by name.
+    pub outputs: Outputs,
     /// Where records go that cannot be processed.
     pub dlq: Dlq,
     /// How records are cut into batches.
@@ -182,6 +186,8 @@ impl Config {
             pipeline: &pipeline.name.0,
             source: &pipeline.source.topic.0,
             data: &self.daemon.data.dir,
+            outputs: &pipeline.outputs,
+            expressions: self.daemon.limits.expressions(),
         }
     }
 }
@@ -214,6 +220,7 @@ impl Pipeline {
             source,
             ledger: section.ledger,
             output: section.output,
+            outputs: section.outputs,
             dlq,
             batch: section.batch,
             in_flight: section.in_flight,

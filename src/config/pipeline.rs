@@ -1,12 +1,16 @@
 //! A pipeline as its file in `pipelines/` says it. Never checks one value against another: `check.rs` does.
 
+pub mod outputs;
+
 use super::Version;
 use super::route::RouteFile;
 use super::text::{Name, RecordKey, Topic};
 use super::units::{Period, Size};
 use crate::steps::{CallLimits, StepConfig};
+pub use outputs::{NamedOutput, Outputs};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One file in `pipelines/`: a pipeline, its stages in order and its routes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -40,6 +44,10 @@ pub struct PipelineSection {
     pub ledger: Option<Ledger>,
     /// Where results go.
     pub output: Output,
+    /// Where else records go, by name, when a step (`route`, `map`) sends them there: in the same transaction.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(length(max = 64))]
+    pub outputs: Outputs,
     /// Where records go that cannot be processed.
     #[serde(default)]
     pub dlq: DlqSection,
@@ -346,7 +354,7 @@ impl Stage {
     #[must_use]
     pub fn call(&self) -> CallLimits {
         let run_records_max = self.batch.map_or(1, |batch| batch.max as usize);
-        CallLimits { run_records_max, timeout: self.timeout.0 }
+        CallLimits { run_records_max, timeout: self.timeout.0, emit_max: self.emit_max as usize }
     }
 }
 

@@ -37,6 +37,10 @@ its place. Unknown keys are refused.
   stands for `${`. A number or a truth value may be given this way too: `partitions = \"${PARTITIONS:-4}\"`.
 - A **secret** is `\"file:PATH\"` (from the config directory, without its last line break) or comes from a variable; it is
   never printed.
+- A **jq** expression is compiled when the config is checked. Its input is the record's value as JSON (`null` where it holds none);
+  `$headers` (an object of text), `$key`, `$id`, `$origin` (`{topic, partition, offset, attempt}`, `null` in a route) and `$now` (Unix
+  milliseconds) are there beside it. Numbers keep the digits they were written with; `cents` makes whole cents of an amount, exactly.
+  `env`, `now`, `input`, `debug`, `halt` and `def` are not there. One that fails on a record rejects that record.
 ";
 
 struct Page {
@@ -102,8 +106,13 @@ impl Page {
             self.later(path.to_owned(), inner, root);
             return "table".to_owned();
         }
-        if inner.get("additionalProperties").is_some_and(Json::is_object) {
-            return "table of strings".to_owned();
+        if let Some(other) = inner.get("additionalProperties").filter(|other| other.is_object()) {
+            let value = self.value(&format!("{path}.NAME"), other, resolve(other, root), root);
+            return match value.as_str() {
+                "table" => "table of tables".to_owned(),
+                "string" => "table of strings".to_owned(),
+                value => format!("table of {value}"),
+            };
         }
         if let Some(items) = inner.get("items") {
             let element = self.value(&format!("{path}[]"), items, resolve(items, root), root);

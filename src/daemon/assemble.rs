@@ -18,6 +18,7 @@ use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
 use bulkhead_core::partition::PartitionLimits;
 use bulkhead_core::retry::RetryPolicy;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -96,7 +97,9 @@ pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Res
         output: Some(OutputSpec {
             topic: Arc::from(&*pipeline.output.topic.0),
             key: key_source(&pipeline.output.key.0),
+            is_result: true,
         }),
+        outputs: outputs(pipeline),
         lanes,
         commit: LaneLimits {
             commit_interval: pipeline.lane.commit_interval.0,
@@ -110,6 +113,14 @@ pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Res
         log_records: pipeline.log_records,
         topics: topics(config, pipeline),
     })
+}
+
+fn outputs(pipeline: &Pipeline) -> BTreeMap<Arc<str>, OutputSpec> {
+    let output = |(name, output): (&String, &pipeline::NamedOutput)| {
+        let (topic, key) = (Arc::from(&*output.topic.0), key_source(&output.key.0));
+        (Arc::from(&**name), OutputSpec { topic, key, is_result: output.result })
+    };
+    pipeline.outputs.iter().map(output).collect()
 }
 
 fn limits(pipeline: &Pipeline) -> PartitionLimits {
@@ -203,6 +214,8 @@ fn process(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: 
         pipeline: pipeline.name.0.clone(),
         source: pipeline.source.topic.0.clone(),
         data: data.to_owned(),
+        outputs: pipeline.outputs.clone(),
+        expressions: config.daemon.limits.expressions(),
     };
     // Its steps' secrets reach the process over its own socket; files and variables are not read again there.
     let start = secret::confide(&start).map_err(|why| format!("stage {} cannot be told: {why}", stage.name))?;
@@ -238,6 +251,10 @@ fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
         spec(pipeline.output.topic.0.clone(), None),
         spec(pipeline.dlq.topic.0.clone(), None),
     ];
+    for output in pipeline.outputs.values() {
+        let topic = spec(output.topic.0.clone(), output.retention.map(|retention| retention.0));
+        topics.push(TopicSpec { partitions: output.partitions.unwrap_or(topic.partitions), ..topic });
+    }
     if let Some(ledger) = &pipeline.ledger {
         let ttl: Duration = ledger.ttl.0;
         topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));

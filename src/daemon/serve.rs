@@ -269,7 +269,8 @@ fn results_spec(parts: &Parts) -> ChildSpec {
 fn job_topics(pipeline: &Pipeline) -> Vec<(Arc<str>, Source)> {
     let spec = pipeline.spec();
     let mut topics = vec![(Arc::clone(&spec.dlq.topic), Source::DeadLetters)];
-    topics.extend(spec.output.as_ref().map(|output| (Arc::clone(&output.topic), Source::Results)));
+    let results = spec.output.iter().chain(spec.outputs.values()).filter(|output| output.is_result);
+    topics.extend(results.map(|output| (Arc::clone(&output.topic), Source::Results)));
     let ledger = spec.ledger.as_ref().filter(|ledger| table::names_jobs(&ledger.key));
     topics.extend(ledger.map(|ledger| (Arc::clone(&ledger.topic), Source::Ledger)));
     topics

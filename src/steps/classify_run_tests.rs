@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::steps::CallLimits;
+use crate::steps::testing::context_in;
 use crate::vision::fixture;
 use bulkhead_core::fault::FaultClass;
 use parking_lot::Mutex;
@@ -27,8 +28,7 @@ fn root() -> &'static Path {
 }
 
 fn context(dir: &Path, run_records_max: usize, timeout: Duration) -> StepContext<'_> {
-    let call = CallLimits { run_records_max, timeout };
-    StepContext { dir, chaos: false, onnxruntime: None, call, pipeline: "test", source: "requested", data: dir }
+    StepContext { call: CallLimits { run_records_max, timeout, emit_max: 1 }, ..context_in(dir) }
 }
 
 const PATIENT: Duration = Duration::from_secs(60);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::steps::CallLimits;
+use crate::steps::testing::context_in;
 use bulkhead_core::fault::FaultClass;
 use bulkhead_core::record::ID_HEADER;
 use bulkhead_core::time::WallMs;
@@ -9,14 +10,14 @@ use bulkhead_testkit::onnx::{FLOAT, Graph, flatten};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-const CALL: CallLimits = CallLimits { run_records_max: 1, timeout: Duration::from_secs(30) };
+const CALL: CallLimits = CallLimits { run_records_max: 1, timeout: Duration::from_secs(30), emit_max: 1 };
 
 fn config_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
 }
 
 fn context(dir: &Path) -> StepContext<'_> {
-    StepContext { dir, chaos: false, onnxruntime: None, call: CALL, pipeline: "test", source: "requested", data: dir }
+    StepContext { call: CALL, ..context_in(dir) }
 }
 
 fn config() -> ClassifyConfig {

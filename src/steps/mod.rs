@@ -4,8 +4,18 @@
 pub mod chaos;
 mod chaos_runs;
 pub mod classify;
+pub mod filter;
+pub mod map;
 pub mod pass;
+pub mod reject;
+pub mod route;
+mod stateless;
+#[cfg(test)]
+mod testing;
+pub mod validate;
 
+use crate::config::pipeline::Outputs;
+use crate::expression::ExpressionLimits;
 use bulkhead_actors::step::StepFactory;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,8 +30,18 @@ use std::time::Duration;
 pub enum StepConfig {
     /// Names what a picture shows, by an ONNX model.
     Classify(classify::ClassifyConfig),
+    /// Lets go on what an expression holds for.
+    Filter(filter::FilterConfig),
+    /// Makes new records by expressions.
+    Map(map::MapConfig),
     /// Lets every record pass as it is.
     Pass(pass::PassConfig),
+    /// Rejects what an expression holds for.
+    Reject(reject::RejectConfig),
+    /// Sends records to the outputs that an expression names.
+    Route(route::RouteConfig),
+    /// Holds a record's value against a JSON Schema.
+    Validate(validate::ValidateConfig),
     /// Fails as records ask it to, for tests; only with `--chaos`.
     Chaos(chaos::ChaosConfig),
 }
@@ -43,6 +63,10 @@ pub struct StepContext<'a> {
     pub source: &'a str,
     /// The data directory: what a step keeps there lies in a folder of its own. It may not exist while a config is checked.
     pub data: &'a Path,
+    /// The pipeline's outputs by name.
+    pub outputs: &'a Outputs,
+    /// What one run of an expression may take.
+    pub expressions: ExpressionLimits,
 }
 
 /// What one call of a stage's steps may be.
@@ -52,6 +76,8 @@ pub struct CallLimits {
     pub run_records_max: usize,
     /// How long the call may take.
     pub timeout: Duration,
+    /// How many records one record may become.
+    pub emit_max: usize,
 }
 
 impl StepConfig {
@@ -60,7 +86,12 @@ impl StepConfig {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Classify(_) => classify::NAME,
+            Self::Filter(_) => filter::NAME,
+            Self::Map(_) => map::NAME,
             Self::Pass(_) => pass::NAME,
+            Self::Reject(_) => reject::NAME,
+            Self::Route(_) => route::NAME,
+            Self::Validate(_) => validate::NAME,
             Self::Chaos(_) => chaos::NAME,
         }
     }
@@ -76,8 +107,18 @@ impl StepConfig {
     #[must_use]
     pub const fn is_edge(&self) -> bool {
         match self {
-            Self::Chaos(_) | Self::Pass(_) => true,
-            Self::Classify(_) => false,
+            Self::Chaos(_) | Self::Filter(_) | Self::Pass(_) | Self::Reject(_) | Self::Validate(_) => true,
+            Self::Map(config) => config.is_edge(),
+            Self::Classify(_) | Self::Route(_) => false,
+        }
+    }
+
+    /// The outputs that the step sends records to by names that are known before it runs.
+    #[must_use]
+    pub fn outputs(&self) -> Vec<&str> {
+        match self {
+            Self::Map(config) => config.output.iter().map(|name| name.0.as_str()).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -87,7 +128,11 @@ impl StepConfig {
     pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
         match self {
             Self::Classify(config) => config.check(context),
-            Self::Pass(_) => Vec::new(),
+            Self::Filter(_) | Self::Pass(_) => Vec::new(),
+            Self::Map(config) => config.check(context),
+            Self::Reject(config) => config.check(),
+            Self::Route(config) => config.check(context),
+            Self::Validate(config) => config.check(context),
             Self::Chaos(config) => config.check(context),
         }
     }
@@ -99,7 +144,12 @@ impl StepConfig {
     pub fn factory(&self, context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
         Ok(match self {
             Self::Classify(config) => config.factory(context)?,
+            Self::Filter(config) => config.factory(context),
+            Self::Map(config) => config.factory(context),
             Self::Pass(_) => Arc::new(pass::PassFactory),
+            Self::Reject(config) => config.factory(context),
+            Self::Route(config) => config.factory(context),
+            Self::Validate(config) => config.factory(context)?,
             Self::Chaos(config) => Arc::new(config.factory()),
         })
     }

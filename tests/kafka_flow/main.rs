@@ -6,6 +6,7 @@ mod hangs;
 mod kills;
 mod membership;
 mod operators;
+mod outputs;
 mod pictures;
 mod poison;
 mod processes;

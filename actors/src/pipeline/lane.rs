@@ -11,7 +11,7 @@ use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::ids::{Assignment, Incarnation, LoanId, Partition, Position, Ticket};
 use bulkhead_core::lane::{Held, LaneEffect, LaneEvent, LaneFault, LaneMachine};
-use bulkhead_core::ledger::{KeySource, Segment};
+use bulkhead_core::ledger::Segment;
 use bulkhead_core::letter::{cut, fit, letter};
 use bulkhead_core::link::{Borrower, Lent, Link, LinkEffect, LinkEvent};
 use bulkhead_core::machine::Machine;
@@ -262,13 +262,10 @@ impl Lane<'_> {
     }
 
     fn emit(&mut self, ticket: Ticket, index: u32, record: &Record) -> Result<(), LaneFault> {
-        let Some(output) = &self.seat.slots.spec.output else { return Ok(()) };
-        // A result's time is when it came to be; its source's is in the source.
-        let mut record = Record { timestamp: self.lifeline.clock().wall(), ..record.clone() };
-        if let KeySource::Header(name) = &output.key {
-            record.key = record.header(name).cloned();
+        match self.slots().spec.outgoing(record, self.lifeline.clock().wall()) {
+            Some(outgoing) => self.produce(ticket, index, outgoing),
+            None => Ok(()),
         }
-        self.produce(ticket, index, Outgoing { topic: Arc::clone(&output.topic), partition: None, record })
     }
 
     fn produce(&mut self, ticket: Ticket, index: u32, outgoing: Outgoing) -> Result<(), LaneFault> {
@@ -385,18 +382,15 @@ impl Lane<'_> {
         let bytes_max =
             spec.output.as_ref().map_or(usize::MAX, |output| self.publisher.record_bytes_max(&output.topic));
         let letter_bytes_max = self.publisher.record_bytes_max(&spec.dlq.topic);
-        let too_large = |outcome: &Outcome| match outcome {
-            Outcome::Emitted(records) => records.iter().map(Record::size).find(|size| *size > bytes_max),
-            _ => None,
-        };
         let letters_fit = batch.letters.iter().all(|(_, letter)| letter.size() <= letter_bytes_max);
-        if letters_fit && batch.outcomes.iter().all(|outcome| too_large(outcome).is_none()) {
+        if letters_fit
+            && batch.outcomes.iter().all(|outcome| spec.unfit(outcome, bytes_max, &*self.publisher).is_none())
+        {
             return batch;
         }
         let mut batch = Arc::unwrap_or_clone(batch);
         for index in 0..u32::try_from(batch.outcomes.len()).unwrap_or(u32::MAX) {
-            if let Some(size) = too_large(&batch.outcomes[index as usize]) {
-                let reason = format!("the result has {size} bytes, the log takes {bytes_max}");
+            if let Some(reason) = spec.unfit(&batch.outcomes[index as usize], bytes_max, &*self.publisher) {
                 let incarnation = self.lifeline.incarnation().0;
                 refuse(self.slots(), &mut batch, index, &reason, incarnation, self.lifeline.clock().wall());
             }

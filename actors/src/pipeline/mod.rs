@@ -9,6 +9,7 @@ mod ledger;
 mod ledger_cache;
 mod ledger_reads;
 mod ledger_slot;
+mod outputs;
 mod partition;
 mod slots;
 mod source;

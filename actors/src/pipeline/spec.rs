@@ -9,6 +9,7 @@ use bulkhead_core::ledger::KeySource;
 use bulkhead_core::limit::StopAbove;
 use bulkhead_core::partition::PartitionLimits;
 use bulkhead_core::retry::RetryPolicy;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct PipelineSpec {
     pub dlq: DlqSpec,
     /// Where results go; `None`: the steps' effects are all there is.
     pub output: Option<OutputSpec>,
+    /// Where records go that a step sends to an output by name.
+    pub outputs: BTreeMap<Arc<str>, OutputSpec>,
     /// How many lanes publish.
     pub lanes: u32,
     /// When they commit.
@@ -55,6 +58,8 @@ pub struct OutputSpec {
     pub topic: Arc<str>,
     /// What their key is taken from.
     pub key: KeySource,
+    /// Whether a record here tells how its job ended.
+    pub is_result: bool,
 }
 
 /// Where records come from.

@@ -7,7 +7,7 @@ use crate::worker::{self, Master, Process, StepRun};
 use bulkhead_core::batch::{Batch, Outcome, Rejection};
 use bulkhead_core::fault::Fault;
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::Origin;
+use bulkhead_core::record::{Origin, without_output};
 use bulkhead_core::stage::Work;
 use bulkhead_core::verdict::{Emitted, Ended};
 use std::sync::Arc;
@@ -81,7 +81,7 @@ impl<'work> Portion<'work> {
     fn rows(self) -> impl Iterator<Item = Emitted> {
         self.todo.iter().map(move |index| match &self.batch.outcomes[*index as usize] {
             Outcome::Emitted(records) => records.clone(),
-            _ => Emitted::from_buf([self.batch.records[*index as usize].record.clone()]),
+            _ => Emitted::from_buf([without_output(self.batch.records[*index as usize].record.clone())]),
         })
     }
 

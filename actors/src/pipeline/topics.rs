@@ -19,8 +19,10 @@ impl Slots {
             if found != Some(topic.partitions) {
                 let found =
                     found.map_or_else(|| "does not exist".to_owned(), |found| format!("has {found} partitions"));
+                let output = self.spec.outputs.iter().find(|(_, output)| *output.topic == *topic.name);
+                let key = output.map_or("source".to_owned(), |(name, _)| format!("outputs.{name}"));
                 wrong = Some(format!(
-                    "topic {} {found}, the config says {} (source.partitions)",
+                    "topic {} {found}, the config says {} ({key}.partitions)",
                     topic.name, topic.partitions
                 ));
             }

@@ -4,7 +4,7 @@
 use crate::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::{Origin, Record};
+use bulkhead_core::record::{Origin, Record, output_of};
 use bulkhead_core::verdict::{Emitted, Ended, Verdict};
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct StepRun {
 struct Row {
     /// What it is now; what came of it once `ended` is set does not matter.
     records: Emitted,
+    /// Records made of it that are on their way to an output: no later step sees them.
+    sent: Emitted,
     ended: Option<Ended>,
 }
 
@@ -44,11 +46,11 @@ impl StepRun {
     /// The first fault of a step that concerns all rows; what earlier steps made of them is gone.
     pub fn run(&mut self, rows: Vec<Emitted>, origins: Option<&[Origin]>) -> Result<Vec<Ended>, Fault> {
         debug_assert!(origins.is_none_or(|origins| origins.len() == rows.len()), "each row has its origin");
-        let mut rows: Vec<Row> = rows.into_iter().map(|records| Row { records, ended: None }).collect();
+        let mut rows: Vec<Row> = rows.into_iter().map(Row::new).collect();
         for position in 0..self.steps.len() {
             self.run_step(position, &mut rows, origins)?;
         }
-        Ok(rows.into_iter().map(|row| row.ended.unwrap_or(Ended::Emitted(row.records))).collect())
+        Ok(rows.into_iter().map(Row::end).collect())
     }
 
     /// What the runs since it was last asked spent their time on, where a step runs a model.
@@ -95,13 +97,35 @@ impl StepRun {
 }
 
 impl Row {
+    fn new(records: Emitted) -> Self {
+        let mut row = Self { records: Emitted::new(), sent: Emitted::new(), ended: None };
+        row.emit(records);
+        row
+    }
+
+    fn emit(&mut self, records: Emitted) {
+        for record in records {
+            let way = if output_of(&record).is_some() { &mut self.sent } else { &mut self.records };
+            way.push(record);
+        }
+    }
+
+    /// What became of it: of records to the same output, those of earlier steps come first.
+    fn end(self) -> Ended {
+        let Self { records, mut sent, ended } = self;
+        ended.unwrap_or_else(|| {
+            sent.extend(records);
+            Ended::Emitted(sent)
+        })
+    }
+
     /// What the step said of the records that this source record had become: one rejection rejects it whole.
     fn take(&mut self, verdicts: impl Iterator<Item = Verdict>, step: u32, emit_max: usize) {
         let (mut dropped, mut answered) = (None, false);
         for verdict in verdicts {
             answered = true;
             match verdict {
-                Verdict::Emit(records) => self.records.extend(records),
+                Verdict::Emit(records) => self.emit(records),
                 Verdict::Drop(reason) => dropped = Some(reason),
                 Verdict::Reject(fault) => {
                     self.reject(fault, step);
@@ -109,10 +133,11 @@ impl Row {
                 }
             }
         }
-        if self.records.len() > emit_max {
-            let message = format!("became {} records, emit_max is {emit_max}", self.records.len());
+        let count = self.records.len() + self.sent.len();
+        if count > emit_max {
+            let message = format!("became {count} records, emit_max is {emit_max}");
             self.reject(Fault::poison("too_many_records", message), step);
-        } else if answered && self.records.is_empty() {
+        } else if answered && count == 0 {
             self.ended = Some(Ended::Dropped(dropped.unwrap_or_else(|| "emitted nothing".to_owned())));
         }
     }
@@ -120,6 +145,7 @@ impl Row {
     fn reject(&mut self, fault: Fault, step: u32) {
         debug_assert_ne!(fault.class, FaultClass::Fatal, "a stage's own fault is no verdict on a record");
         self.records = Emitted::new();
+        self.sent = Emitted::new();
         self.ended = Some(Ended::Rejected { step: Some(step), fault });
     }
 }

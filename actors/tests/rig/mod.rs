@@ -196,7 +196,8 @@ fn spec(plan: &Plan, probe: Probe, cache: &std::path::Path) -> PipelineSpec {
             letter_bytes_max: 1_000_000,
             rounds_max: 5,
         },
-        output: Some(OutputSpec { topic: "flow.out".into(), key: KeySource::Key }),
+        output: Some(OutputSpec { topic: "flow.out".into(), key: KeySource::Key, is_result: true }),
+        outputs: BTreeMap::new(),
         lanes: 2,
         log_records: false,
         commit: LaneLimits {

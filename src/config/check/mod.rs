@@ -2,6 +2,7 @@
 //! together. Never reads a config file, never changes a value.
 
 mod outbox;
+mod outputs;
 mod pages;
 mod pipeline;
 mod routes;
@@ -52,6 +53,8 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
             pipeline: &file.pipeline.name.0,
             source: &file.pipeline.source.topic.0,
             data: &loaded.daemon.1.data.dir,
+            outputs: &file.pipeline.outputs,
+            expressions: loaded.daemon.1.limits.expressions(),
         };
         let mut at = At { document, found: &mut found };
         pipeline::check(&mut at, file, &loaded.daemon.1, &|stage: &Stage| context(stage.call()));
@@ -142,6 +145,7 @@ fn daemon(found: &mut Found, loaded: &Loaded) {
         ("http.body_max", daemon.http.body_max, 1_u64),
         ("jobs.bytes_max", daemon.jobs.bytes_max, 1 << 20),
         ("log.file.bytes_max", daemon.log.file.bytes_max, 1 << 16),
+        ("limits.expression_bytes_max", daemon.limits.expression_bytes_max, 1 << 10),
     ] {
         if size.0 < least {
             at.at(path, format_args!("must be at least \"{}\"", Size(least)));

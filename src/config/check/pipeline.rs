@@ -1,8 +1,9 @@
 //! What must fit together within one pipeline. Never looks at another one.
 
-use super::{At, SESSION};
+use super::{At, SESSION, outputs};
 use crate::config::daemon::Daemon;
 use crate::config::pipeline::{PipelineFile, Restart, Stage};
+use crate::config::shape::join;
 use crate::steps::StepContext;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) fn check<'a>(
     context: &dyn Fn(&Stage) -> StepContext<'a>,
 ) {
     topics(at, file);
+    outputs::check(at, file);
     times(at, file, daemon);
     sizes(at, file);
     restart(at, "pipeline.restart", &file.pipeline.restart);
@@ -49,11 +51,16 @@ fn topics(at: &mut At<'_>, file: &PipelineFile) {
         Some(topic) => ("pipeline.dlq.topic", topic.0.clone()),
         None => ("pipeline.dlq", format!("{}.dlq", section.source.topic)),
     };
-    for (path, role, topic) in
-        [("pipeline.output.topic", "the output", section.output.topic.0.clone()), (dlq.0, "the dlq", dlq.1)]
-    {
+    let mut others = vec![
+        ("pipeline.output.topic".to_owned(), "the output", section.output.topic.0.clone()),
+        (dlq.0.to_owned(), "the dlq", dlq.1),
+    ];
+    for (name, output) in &section.outputs {
+        others.push((format!("{}.topic", join("pipeline.outputs", name)), "another output", output.topic.0.clone()));
+    }
+    for (path, role, topic) in others {
         if let Some((other, _)) = roles.iter().find(|(_, taken)| *taken == topic) {
-            at.at(path, format_args!("topic {topic} is {other} already; a pipeline's topics differ from one another"));
+            at.at(&path, format_args!("topic {topic} is {other} already; a pipeline's topics differ from one another"));
         }
         roles.push((role, topic));
     }

@@ -168,22 +168,17 @@ steps = [{{ chaos = {{}} }}]
     /// # Panics
     /// When it is not done in time, or a promise was broken.
     pub fn converge(&self, kafka: &Kafka, followers: Vec<Follower>, timeout: Duration) {
-        let audited = self.audited();
-        kafka.wait_done(&audited, timeout);
-        self.wait_stable(kafka, timeout);
-        kafka.assert_clean(&audited, followers);
+        Self::converge_as(kafka, &self.audited(), followers, timeout);
     }
 
-    /// Waits until no transaction is open: what a killed daemon left hides what others committed after it, until the
-    /// broker gives it up (`kafka.transaction_timeout`).
-    fn wait_stable(&self, kafka: &Kafka, timeout: Duration) {
-        for topic in [self.output(), self.dead_letters()] {
-            eventually(&format!("no transaction is open in {topic}"), timeout, || {
-                let [all, stable] =
-                    [Isolation::Uncommitted, Isolation::Committed].map(|i| kafka.end_offsets(&topic, i));
-                if all == stable { Ok(()) } else { Err(format!("ends {all:?}, stable {stable:?}")) }
-            });
-        }
+    /// The same of a pipeline that the auditor must know more of.
+    ///
+    /// # Panics
+    /// When it is not done in time, or a promise was broken.
+    pub fn converge_as(kafka: &Kafka, audited: &Audited, followers: Vec<Follower>, timeout: Duration) {
+        kafka.wait_done(audited, timeout);
+        wait_stable(kafka, audited, timeout);
+        kafka.assert_clean(audited, followers);
     }
 
     /// Produces records to the source topic.
@@ -230,6 +225,17 @@ steps = [{{ chaos = {{}} }}]
                 None => Err(format!("{open} partitions are assigned")),
                 Some(path) => Err(format!("{path}: {:?}", actors.get(&path).map(|actor| &actor.state))),
             }
+        });
+    }
+}
+
+/// Waits until no transaction is open: what a killed daemon left hides what others committed after it, until the broker
+/// gives it up (`kafka.transaction_timeout`).
+fn wait_stable(kafka: &Kafka, audited: &Audited, timeout: Duration) {
+    for topic in audited.outputs.iter().chain(&audited.dead_letters) {
+        eventually(&format!("no transaction is open in {topic}"), timeout, || {
+            let [all, stable] = [Isolation::Uncommitted, Isolation::Committed].map(|i| kafka.end_offsets(topic, i));
+            if all == stable { Ok(()) } else { Err(format!("ends {all:?}, stable {stable:?}")) }
         });
     }
 }
