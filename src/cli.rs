@@ -7,7 +7,7 @@ use crate::config::text::Name;
 use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
 use crate::model::{self, ModelCommand};
-use crate::{connect, daemon, health, list, logging, worker};
+use crate::{cases, connect, daemon, health, list, logging, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -34,6 +34,8 @@ enum Command {
     Run(RunArgs),
     /// Check a config and tell all of its problems at once
     Check(CheckArgs),
+    /// Run the cases in a config's tests/*.toml through the real steps of its pipelines, without a log
+    Test(TestArgs),
     /// Ask a running daemon whether it may be sent requests (for a container's health check)
     Health(HealthArgs),
     /// List a config's pipelines, stages, steps and routes
@@ -98,6 +100,17 @@ struct CheckArgs {
 }
 
 #[derive(Debug, Args)]
+struct TestArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Where steps keep what they keep; else a folder that is removed afterwards
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Only cases whose file or name has this in it
+    filter: Option<String>,
+}
+
+#[derive(Debug, Args)]
 struct HealthArgs {
     /// Where the daemon serves operators
     #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_ADMIN", default_value = "127.0.0.1:9090")]
@@ -141,6 +154,7 @@ pub fn main() -> Exit {
     match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Check(args) => check(&args),
+        Command::Test(args) => test(&args),
         Command::Health(args) => health::ready(args.admin).map_or_else(
             |why| {
                 eprintln!("{why}");
@@ -203,6 +217,36 @@ fn check(args: &CheckArgs) -> Exit {
         }
     }
     print(&format!("{}: {}\n", config.dir.display(), list::summary(&config)))
+}
+
+fn test(args: &TestArgs) -> Exit {
+    let config = match load(&args.config, Overrides::default()) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let (own, shared) = (args.data.clone(), std::env::temp_dir().join(format!("bulkhead-test-{}", std::process::id())));
+    let data = own.clone().unwrap_or_else(|| shared.clone());
+    if let Err(why) = std::fs::create_dir_all(&data) {
+        eprintln!("{}: {why}", data.display());
+        return Exit::Start;
+    }
+    let report = cases::run(&config, &data, args.filter.as_deref());
+    if own.is_none()
+        && let Err(why) = std::fs::remove_dir_all(&shared)
+    {
+        eprintln!("{} is left behind: {why}", shared.display());
+    }
+    match report {
+        Ok(report) => match print(&report.text) {
+            Exit::Clean if report.passed => Exit::Clean,
+            Exit::Clean => Exit::Failed,
+            unprinted => unprinted,
+        },
+        Err(problems) => {
+            tell(&problems);
+            Exit::Config
+        }
+    }
 }
 
 /// The checked config; its problems and warnings are printed.

@@ -2,6 +2,7 @@
 //! in `bulkhead-core` and `bulkhead-actors`.
 
 pub mod admin;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod connect;

@@ -1,5 +1,6 @@
 //! What the `format`s of the schema demand of a value. Never knows which key has which format.
 
+use super::cases::JsonText;
 use super::daemon::is_brokers;
 use super::route::page::PagePath;
 use super::secret;
@@ -21,6 +22,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("duration", parses::<Period>),
     ("header-name", parses::<HeaderName>),
     ("jq", parses::<Jq>),
+    ("json", parses::<JsonText>),
     ("log-filter", log_filter),
     ("media-type", parses::<MediaName>),
     ("name", parses::<Name>),

@@ -1,6 +1,7 @@
 //! The configuration: files, read and checked once at start, every problem told at once. What leaves here is valid;
 //! nobody behind it parses or defaults anything. Never connects to anything.
 
+pub mod cases;
 mod check;
 pub mod daemon;
 mod document;

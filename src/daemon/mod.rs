@@ -8,13 +8,14 @@ mod outbox;
 mod pressure;
 mod serve;
 
-use crate::config::Config;
+use crate::config::{Config, Pipeline};
 use crate::data_dir::DataDir;
 use crate::exit::Exit;
 use crate::logging::{self, Losses};
 use crate::steps::chaos;
 use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
 use bulkhead_actors::log::Log;
+use bulkhead_actors::pipeline::PipelineSpec;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -47,6 +48,14 @@ pub fn open_log(config: &Config, instance: &str, data: &Path) -> Result<Arc<dyn 
         EmbeddedOptions { record_bytes_max: assemble::record_bytes_max(config), ..EmbeddedOptions::default() };
     let log = EmbeddedLog::open(data.join(LOG_DIR), &options).map_err(|why| why.to_string())?;
     Ok(Arc::new(log))
+}
+
+/// A pipeline as the engine would run it, for tests of its config; `data` is a folder for what steps keep.
+///
+/// # Errors
+/// What is wrong with a step: files can change after the check.
+pub fn rehearsal(config: &Config, pipeline: &Pipeline, data: &Path) -> Result<PipelineSpec, String> {
+    assemble::pipeline(config, pipeline, data)
 }
 
 /// Runs a checked config, in which the command line's say is contained, until it is told to stop.

@@ -11,6 +11,7 @@ mod ledger_reads;
 mod ledger_slot;
 mod outputs;
 mod partition;
+mod rehearsal;
 mod slots;
 mod source;
 mod spec;
@@ -22,4 +23,5 @@ mod tree;
 mod wake;
 
 pub use handle::{PartitionHealth, Pipeline};
+pub use rehearsal::{Ending, Injected, Injection, Rehearsal, Unended};
 pub use spec::{DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec};

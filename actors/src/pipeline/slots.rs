@@ -34,9 +34,6 @@ use std::time::Duration;
 /// How long to wait for another owner's open transaction: past Kafka's own limit on it (10 s, looked after every 10 s).
 const STABLE_WAIT: Duration = Duration::from_secs(25);
 
-/// How much of an error message a dead letter keeps.
-const MESSAGE_BYTES_MAX: usize = 2 * 1024;
-
 /// A pipeline's shared state.
 pub(crate) struct Slots {
     pub(crate) spec: PipelineSpec,
@@ -328,16 +325,9 @@ impl Slots {
         }
     }
 
-    /// What dead letters of this pipeline say and how large they are.
+    /// What all of its dead letters have in common.
     pub(crate) fn letter_spec(&self) -> LetterSpec {
-        LetterSpec {
-            topic: Arc::clone(&self.spec.source.topic),
-            group: Arc::from(&*self.spec.source.group),
-            pipeline: Arc::clone(&self.spec.name),
-            bytes_max: self.spec.dlq.letter_bytes_max,
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            rounds_max: self.spec.dlq.rounds_max,
-        }
+        self.spec.letter_spec()
     }
 
     /// The record that a segment is published as; `None` where there is no ledger.

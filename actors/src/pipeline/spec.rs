@@ -6,6 +6,7 @@ use crate::worker::ProcessSpec;
 use bulkhead_core::gather::Gather;
 use bulkhead_core::lane::LaneLimits;
 use bulkhead_core::ledger::KeySource;
+use bulkhead_core::letter::LetterSpec;
 use bulkhead_core::limit::StopAbove;
 use bulkhead_core::partition::PartitionLimits;
 use bulkhead_core::retry::RetryPolicy;
@@ -13,6 +14,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How much of an error message a dead letter keeps.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024;
 
 /// A pipeline.
 #[derive(Clone)]
@@ -49,6 +53,20 @@ pub struct PipelineSpec {
     pub log_records: bool,
     /// Its topics: created where they do not exist, else they must have as many partitions.
     pub topics: Vec<TopicSpec>,
+}
+
+impl PipelineSpec {
+    /// What all of its dead letters have in common.
+    pub(crate) fn letter_spec(&self) -> LetterSpec {
+        LetterSpec {
+            topic: Arc::clone(&self.source.topic),
+            group: Arc::from(&*self.source.group),
+            pipeline: Arc::clone(&self.name),
+            bytes_max: self.dlq.letter_bytes_max,
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            rounds_max: self.dlq.rounds_max,
+        }
+    }
 }
 
 /// Where results go.

@@ -115,6 +115,13 @@ impl StageRun {
         Ok(Self { stage, names, incarnation, place })
     }
 
+    /// Fresh steps on the caller's thread.
+    pub(crate) fn here(spec: &StageSpec, incarnation: u32) -> Result<Self, Fault> {
+        let names = spec.steps.iter().map(|step| Arc::from(step.name())).collect();
+        let place = Place::Here(StepRun::build(&spec.steps, spec.emit_max)?);
+        Ok(Self { stage: Arc::clone(&spec.name), names, incarnation, place })
+    }
+
     /// The process that the steps run in, where it is not the daemon's.
     pub(crate) fn pid(&self) -> Option<u32> {
         match &self.place {
