@@ -1,8 +1,10 @@
 //! Holds what came out of a case against what was expected. Never runs anything.
 
-use crate::config::cases::{Case, Expect, ExpectLetter, ExpectOutput};
+use super::run::End;
+use crate::config::cases::{Case, Expect, ExpectLetter, ExpectOutput, ExpectRefused};
 use crate::expression::{ExpressionLimits, Subject, Value};
 use bulkhead_actors::pipeline::Ending;
+use bulkhead_core::fault::Fault;
 use bulkhead_core::letter::ERRORS_PREFIX;
 use bulkhead_core::record::{Record, output_of, without_output};
 use std::collections::BTreeMap;
@@ -13,11 +15,12 @@ const SHOWN_MAX: usize = 2_000;
 const MAIN: &str = "output";
 
 /// Everything that came out differently; empty where all is as expected.
-pub(super) fn differences(case: &Case, end: &Ending) -> Vec<String> {
+pub(super) fn differences(case: &Case, end: &End) -> Vec<String> {
     let came: Vec<Came<'_>> = match end {
-        Ending::Sent(records) => records.iter().map(Came::Output).collect(),
-        Ending::Dropped(reason) => vec![Came::Dropped(reason)],
-        Ending::Letter(letter) => vec![Came::Letter(letter)],
+        End::Pipeline(Ending::Sent(records)) => records.iter().map(Came::Output).collect(),
+        End::Pipeline(Ending::Dropped(reason)) => vec![Came::Dropped(reason)],
+        End::Pipeline(Ending::Letter(letter)) => vec![Came::Letter(letter)],
+        End::Refused { step, fault } => vec![Came::Refused(step.as_deref(), fault)],
     };
     let mut wrong = Vec::new();
     for (number, (expected, came)) in (1..).zip(case.expect.iter().zip(&came)) {
@@ -38,6 +41,7 @@ enum Came<'a> {
     Output(&'a Record),
     Letter(&'a Record),
     Dropped(&'a str),
+    Refused(Option<&'a str>, &'a Fault),
 }
 
 impl Came<'_> {
@@ -51,6 +55,7 @@ impl Came<'_> {
                 format!("dead letter of {at}: {}: {}", said("code"), said("message"))
             }
             Self::Dropped(reason) => format!("dropped: {reason}"),
+            Self::Refused(step, fault) => format!("refused by {}: {fault}", step.unwrap_or("the route")),
         }
     }
 }
@@ -62,9 +67,11 @@ fn judge(expected: &Expect, came: &Came<'_>) -> Vec<String> {
         (Expect::Drop(expected), Came::Dropped(reason)) => {
             same("reason", expected.reason.as_deref(), Some(reason)).into_iter().collect()
         }
+        (Expect::Refused(expected), Came::Refused(step, fault)) => refused(expected, *step, fault),
         (Expect::Output(_), _) => vec!["a record was expected".to_owned()],
         (Expect::DeadLetter(_), _) => vec!["a dead letter was expected".to_owned()],
         (Expect::Drop(_), _) => vec!["an end on purpose was expected".to_owned()],
+        (Expect::Refused(_), _) => vec!["a refusal was expected".to_owned()],
     }
 }
 
@@ -112,6 +119,22 @@ fn letter(expected: &ExpectLetter, record: &Record) -> Vec<String> {
     }
     wrong.extend(words(expected.message.as_deref(), &said("message").unwrap_or_default()));
     wrong.extend(headers(&expected.headers, record));
+    wrong
+}
+
+fn refused(expected: &ExpectRefused, step: Option<&str>, fault: &Fault) -> Vec<String> {
+    let mut wrong = Vec::new();
+    wrong.extend(expected.code.as_deref().and_then(|code| same("code", Some(code), Some(&fault.code))));
+    wrong.extend(expected.step.as_deref().and_then(|wanted| same("step", Some(wanted), step)));
+    wrong.extend(words(expected.message.as_deref(), &fault.message));
+    if let Some(violations) = &expected.violations {
+        let mut wanted = violations.clone();
+        let mut found: Vec<String> = fault.violations.iter().map(|violation| violation.path.clone()).collect();
+        (wanted.sort(), found.sort());
+        if wanted != found {
+            wrong.push(format!("violations:\n  - {}\n  + {}", wanted.join(" "), found.join(" ")));
+        }
+    }
     wrong
 }
 

@@ -72,6 +72,14 @@ fn check(config: &Config, file: &mut Single<CaseFile>) {
             let why = format_args!("the pipeline has no stage {}; valid: {}", inject.stage, stages.join(", "));
             file.refuse(&format!("{path}.inject.stage"), why);
         }
+        let is_here = |name: &str| pipeline.routes.iter().any(|route| run::name_of(route) == name);
+        if case.route.as_ref().is_some_and(|route| !is_here(route)) {
+            let known: Vec<String> = pipeline.routes.iter().map(run::name_of).collect();
+            file.refuse(
+                &format!("{path}.route"),
+                format_args!("the pipeline has no such route; valid: {}", known.join(", ")),
+            );
+        }
     }
 }
 

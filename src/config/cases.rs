@@ -41,6 +41,9 @@ pub struct Case {
     pub name: String,
     /// The record.
     pub input: Input,
+    /// The route, as `"POST /orders/"`: the record passes its steps first, as the request that brings it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// Something that goes wrong in a stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<Inject>,
@@ -119,6 +122,8 @@ pub enum Expect {
     DeadLetter(ExpectLetter),
     /// The record ends on purpose.
     Drop(ExpectDrop),
+    /// The route refuses the request.
+    Refused(ExpectRefused),
 }
 
 /// A record that leaves to an output. What is not named is not looked at.
@@ -174,6 +179,24 @@ pub struct ExpectDrop {
     /// The reason. Absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// The route refuses the request: 422. What is not named is not looked at.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExpectRefused {
+    /// The fault's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The step that refused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Words that its message has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The places of all violations (JSON Pointers), in any order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub violations: Option<Vec<String>>,
 }
 
 /// A text that is JSON.

@@ -6,6 +6,7 @@ mod pool;
 pub(super) use pool::Pool;
 
 use super::problem::Problem;
+use crate::config::daemon::EDGE_EMIT_MAX;
 use actix_web::http::StatusCode;
 use bulkhead_actors::step::StepFactory;
 use bulkhead_actors::worker::StepRun;
@@ -16,9 +17,6 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::fmt;
 use std::sync::Arc;
-
-/// A request brings one record: one that a step makes several of is refused.
-const EMIT_MAX: usize = 1;
 
 /// The steps of one route. Each call has a set of its own; sets that are idle are kept for the next calls.
 pub struct EdgeSteps {
@@ -49,7 +47,7 @@ impl EdgeSteps {
     /// On a thread of the pool. A set whose step panicked or failed for good is not used again.
     fn work(&self, records: Vec<Record>) -> Result<Vec<Edged>, Fault> {
         let idle = self.idle.lock().pop();
-        let mut run = idle.map_or_else(|| StepRun::build(&self.factories, EMIT_MAX), Ok)?;
+        let mut run = idle.map_or_else(|| StepRun::build(&self.factories, EDGE_EMIT_MAX), Ok)?;
         let sealed: Vec<Vec<Header>> = records.iter().map(own_headers).collect();
         let rows = records.into_iter().map(|record| Emitted::from_buf([record])).collect();
         let ended = run.run(rows, None);
