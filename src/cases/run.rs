@@ -97,7 +97,7 @@ impl<'a> Runner<'a> {
         let route = self.pipeline.routes.iter().find(|route| name_of(route) == name);
         let steps = match route.map(|route| &route.does) {
             Some(RouteKind::Produce(produce)) => &produce.steps,
-            Some(RouteKind::Results(_) | RouteKind::Events(_)) => return Err(format!("{name} takes no records")),
+            Some(_) => return Err(format!("{name} takes no records")),
             None => return Err(format!("there is no route {name}")),
         };
         let factories = steps.iter().map(|step| step.factory(self.config.edge_context(self.pipeline)));
