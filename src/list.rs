@@ -67,6 +67,7 @@ fn route(route: &Route, text: &mut String) -> std::fmt::Result {
             let key = match &produce.key {
                 RouteKeyFrom::Id => "the job id".to_owned(),
                 RouteKeyFrom::Header(name) => format!("the header {name}"),
+                RouteKeyFrom::Jq(text) => format!("`{text}`"),
             };
             format!("{content}, at most {}, keyed by {key}, becomes a record", produce.body_max)
         }

@@ -24,6 +24,9 @@ pub enum BadKey {
         "it is neither a quoted string (RFC 8941 §3.3.3) nor one word without quotes, commas, semicolons and backslashes"
     )]
     Malformed,
+    /// In a body: other characters.
+    #[error("it has characters that are no visible ASCII")]
+    Unprintable,
 }
 
 /// The key that a header's value names: the draft's quoted string, or the bare word that most clients send. Both forms of
@@ -45,6 +48,39 @@ pub fn parse_key(value: &str) -> Result<String, BadKey> {
     }
 }
 
+/// The key that a text is, as it stands: what a request's body names it by.
+///
+/// # Errors
+/// Why it is none.
+pub fn plain_key(text: String) -> Result<String, BadKey> {
+    match text.len() {
+        0 => Err(BadKey::Empty),
+        _ if !text.chars().all(is_legal) => Err(BadKey::Unprintable),
+        1..=KEY_LEN_MAX => Ok(text),
+        _ => Err(BadKey::TooLong),
+    }
+}
+
+/// The key as the draft writes it: a quoted string, which [`parse_key`] reads.
+#[must_use]
+pub fn quoted_key(key: &str) -> String {
+    let mut quoted = String::with_capacity(key.len() + 2);
+    quoted.push('"');
+    for c in key.chars() {
+        if matches!(c, '"' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// What a key may be made of.
+const fn is_legal(c: char) -> bool {
+    c == ' ' || c.is_ascii_graphic()
+}
+
 /// What stands before the closing quote, which must be the last character.
 fn unquote(rest: &str) -> Option<String> {
     let mut key = String::new();
@@ -53,7 +89,7 @@ fn unquote(rest: &str) -> Option<String> {
         match chars.next()? {
             '"' => return chars.next().is_none().then_some(key),
             '\\' => key.push(chars.next().filter(|c| matches!(c, '"' | '\\'))?),
-            c if c == ' ' || c.is_ascii_graphic() => key.push(c),
+            c if is_legal(c) => key.push(c),
             _ => return None,
         }
     }

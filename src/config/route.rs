@@ -3,18 +3,18 @@
 pub mod outbox;
 pub mod page;
 
+mod idempotency;
+
+pub use idempotency::{Derive, IDEMPOTENCY_KEY, Idempotency, InProgress, follows_requests, varies};
+
 use super::daemon::Http;
-use super::text::{Content, ContentFrom, KeyFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
+use super::text::{Content, ContentFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
 use super::units::{Period, Size};
 use crate::steps::StepConfig;
-use bulkhead_core::record::ID_HEADER;
 use outbox::OutboxSection;
 use page::PageFile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// The record's header that carries what a client named its request by.
-pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A route: it accepts records (`produce`), answers for jobs (`results`), streams their news (`events`), or serves a page
 /// (`page`).
@@ -44,7 +44,7 @@ pub struct RouteFile {
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
-    /// What the header `Idempotency-Key` is to it; only beside `produce`.
+    /// How its requests are named, so that a repeated one is known; only beside `produce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
     /// Takes its records while the brokers do not; only beside `produce`. Absent: they are refused with 503 meanwhile.
@@ -59,43 +59,6 @@ pub struct RouteFile {
     /// How long an answer waits for a job at most, beside `produce` and `results`. Absent: `http.wait_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_max: Option<Period>,
-}
-
-/// What the header `Idempotency-Key` is to a route that produces. One key is one job, whatever gateway it comes to:
-/// repeated with the same payload, it gets the first answer again (`Idempotency-Replayed: true`); with another payload,
-/// 422, or the job tells of a conflict where the first was not known yet. Both hold for as long as the ledger and the job
-/// store remember (the lesser of `ledger.ttl` and `jobs.ttl`); answers say it in seconds, in `Idempotency-Key-TTL`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Idempotency {
-    /// Whether a request without it is refused, with 400.
-    pub required: bool,
-    /// What a request gets while the first of its key is being answered.
-    pub in_progress: InProgress,
-}
-
-/// What a request gets while the first of its key is being answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum InProgress {
-    /// It waits for the first, and gets the same answer.
-    #[default]
-    Replay,
-    /// 409 with `Retry-After`.
-    Conflict,
-}
-
-/// Whether requests of one idempotency key have one ledger key, and lie in one partition, where that is recognised.
-#[must_use]
-pub fn follows_requests(ledger: &KeyFrom, route: &RouteKeyFrom) -> bool {
-    match (route, ledger) {
-        (RouteKeyFrom::Id, KeyFrom::Key) => true,
-        (RouteKeyFrom::Id, KeyFrom::Header(name)) => name == ID_HEADER,
-        (RouteKeyFrom::Header(key), KeyFrom::Key) => key.eq_ignore_ascii_case(IDEMPOTENCY_KEY),
-        (RouteKeyFrom::Header(key), KeyFrom::Header(name)) => {
-            key.eq_ignore_ascii_case(IDEMPOTENCY_KEY) && (name == IDEMPOTENCY_KEY || name == ID_HEADER)
-        }
-    }
 }
 
 /// HTTP methods that a route can have.
@@ -126,8 +89,9 @@ impl Method {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProduceFile {
-    /// Where the record's key comes from. With the job id, requests of one `Idempotency-Key` lie in one partition, as
-    /// dedupe needs it.
+    /// Where the record's key comes from: a jq expression looks at the record's value, as the route's steps left it. With the
+    /// job id, or what an expression makes of the value alone, requests that repeat one another lie in one partition, as dedupe
+    /// needs it.
     #[serde(default = "job_id")]
     pub key: RouteKey,
     /// What becomes the record's value.
@@ -171,9 +135,6 @@ pub enum Reply {
     /// 202 with the job id, once the log has the record for good.
     #[default]
     Accepted,
-    /// After the ledger's verdict.
-    #[schemars(extend("x-not-yet" = true))]
-    Claimed,
     /// 200 with the job, once it has ended; 202 where it has not within `wait_max`, or the client prefers that
     /// (`Prefer: respond-async`).
     Result,

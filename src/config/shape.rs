@@ -148,9 +148,7 @@ impl<'a> Walk<'a> {
             if choices.contains(&text.as_str()) {
                 return Some(Json::String(text));
             }
-            let is_later = later(schema).any(|choice| choice == text);
-            let why = if is_later { "comes with a later version" } else { "is none of the choices" };
-            let problem = self.document.problem(path, why);
+            let problem = self.document.problem(path, "is none of the choices");
             return self.report(path, problem.choices(&text, choices));
         }
         if !is_type(schema, "string") {
@@ -284,19 +282,7 @@ pub(super) fn choices(schema: &Json) -> Option<Vec<&str>> {
         return Some(strings(schema.get("enum")).collect());
     }
     let variants = schema.get("oneOf")?.as_array()?;
-    let words: Option<Vec<_>> =
-        variants.iter().map(|variant| Some((variant.get("const")?.as_str()?, variant))).collect();
-    Some(words?.into_iter().filter(|(_, variant)| !is_later(variant)).map(|(word, _)| word).collect())
-}
-
-/// The words of an enumeration that a later version brings.
-fn later(schema: &Json) -> impl Iterator<Item = &str> {
-    let variants = schema.get("oneOf").and_then(Json::as_array).into_iter().flatten();
-    variants.filter(|variant| is_later(variant)).filter_map(|variant| variant.get("const")?.as_str())
-}
-
-fn is_later(variant: &Json) -> bool {
-    variant.get("x-not-yet").is_some()
+    variants.iter().map(|variant| variant.get("const")?.as_str()).collect()
 }
 
 /// The names and settings of an enumeration whose variants have settings: `{ NAME = { … } }`.

@@ -1,6 +1,7 @@
 //! Values that are text in the config and have a form of their own: each is parsed once, where the file is read, and
 //! is a type from then on. Never checks one value against another.
 
+use crate::expression::Jq;
 use std::fmt;
 use std::str::FromStr;
 
@@ -69,8 +70,8 @@ text_type! {
 }
 
 text_type! {
-    /// What the key of a record that a route accepts is taken from: `id` (the job id) or `header:NAME` (an HTTP
-    /// header).
+    /// What the key of a record that a route accepts is taken from: `id` (the job id), `header:NAME` (an HTTP header), or a
+    /// jq expression over the record's value, e.g. `.customer_id`.
     RouteKey(RouteKeyFrom), format = "route-key", example = "id"
 }
 
@@ -111,6 +112,8 @@ pub enum RouteKeyFrom {
     Id,
     /// This HTTP header.
     Header(String),
+    /// What this jq expression, which compiles, makes of the record's value.
+    Jq(String),
 }
 
 /// Where the value of an accepted request comes from.
@@ -158,7 +161,8 @@ impl FromStr for RecordKey {
         match (text, text.strip_prefix("header:")) {
             ("key", _) => Ok(Self(KeyFrom::Key)),
             (_, Some(name)) => header(name).map(|name| Self(KeyFrom::Header(name))),
-            _ => Err(unavailable(text, "\"key\" (the source record's key) and \"header:NAME\"")),
+            _ => Err("available are \"key\" (the source record's key) and \"header:NAME\"; a step `map` makes keys by expressions"
+                .into()),
         }
     }
 }
@@ -170,7 +174,14 @@ impl FromStr for RouteKey {
         match (text, text.strip_prefix("header:")) {
             ("id", _) => Ok(Self(RouteKeyFrom::Id)),
             (_, Some(name)) => header(name).map(|name| Self(RouteKeyFrom::Header(name))),
-            _ => Err(unavailable(text, "\"id\" (the job id) and \"header:NAME\" (an HTTP header)")),
+            _ if text.starts_with(['.', '"', '$', '(']) => {
+                text.parse::<Jq>().map(|_| Self(RouteKeyFrom::Jq(text.to_owned())))
+            }
+            _ => Err(
+                "available are \"id\" (the job id), \"header:NAME\" (an HTTP header) and a jq expression that begins \
+                      with one of . \" $ (, e.g. \".customer_id\""
+                    .into(),
+            ),
         }
     }
 }
@@ -260,11 +271,6 @@ fn header(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-fn unavailable(text: &str, available: &str) -> String {
-    let later = if text.starts_with('.') { "jq expressions come with a later version; " } else { "" };
-    format!("{later}available are {available}")
-}
-
 macro_rules! display {
     ($name:ident, $value:ident => $text:expr) => {
         impl fmt::Display for $name {
@@ -288,6 +294,7 @@ display!(RecordKey, key => match key {
 display!(RouteKey, key => match key {
     RouteKeyFrom::Id => "id".to_owned(),
     RouteKeyFrom::Header(name) => format!("header:{name}"),
+    RouteKeyFrom::Jq(text) => text.clone(),
 });
 display!(Content, content => match content {
     ContentFrom::Body => "body".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::client::{self, header_text};
 use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final};
-use super::keys::{self, First, IDEMPOTENCY_KEY, Turn};
+use super::keys::{self, First, IDEMPOTENCY_KEY, Named, Turn};
 use super::problem::Problem;
 use super::route::{Accept, Key};
 use super::store::{Place, store};
@@ -12,7 +12,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bulkhead_actors::log::Outgoing;
 use bulkhead_core::deadline::{DEADLINE_HEADER, deadline};
-use bulkhead_core::job_id::{JobId, Scope};
+use bulkhead_core::job_id::Scope;
 use bulkhead_core::jobs::Job;
 use bulkhead_core::ledger::{TENANT_HEADER, fingerprint};
 use bulkhead_core::record::{ACCEPTED_HEADER, FINGERPRINT_HEADER, Header, ID_HEADER, Record};
@@ -57,8 +57,8 @@ struct Request<'a> {
 /// A request whose record is durable.
 struct Taken<'a> {
     job: Asked<'a>,
-    /// Its idempotency key, and its payload's fingerprint.
-    key: Option<(String, u64)>,
+    /// What it is called.
+    named: Option<Named>,
     is_replay: bool,
     /// Where it was made durable; none for a replay.
     place: Option<Place>,
@@ -76,21 +76,22 @@ pub(super) async fn serve(
     let route = &intake.route;
     let tenant = client::tenant(shared, &http)?;
     admission::admit(shared, &http, tenant, intake)?;
-    let key = keys::key_of(&http, route.idempotency.is_required)?;
+    let key = keys::header_key(&http)?;
+    keys::demand(key.as_deref(), &route.idempotency)?;
     let asker = Asker { http: &http, tenant, accepted: shared.clock.wall() };
     let taken = take(shared, intake, asker, key, payload).await?;
     let unasked = if route.waits { route.wait_max } else { Duration::ZERO };
     let granted = granted(&http, route.wait_max, unasked);
     let job = if granted.wait.is_zero() { None } else { taken.job.wait(shared, granted.wait).await };
-    let sent = taken.key.as_ref().map(|(_, fingerprint)| *fingerprint);
+    let sent = taken.named.as_ref().map(|named| named.fingerprint);
     if sent.is_some() && job.as_ref().is_some_and(|job| job.fingerprint.is_some_and(|of| Some(of) != sent)) {
         // Another gateway took the key at the same time, with another payload, and the ledger had that one first.
         return Err(keys::other_payload());
     }
     let job = job.filter(is_final);
     let mut response = if job.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
-    if taken.key.is_some() {
-        keys::mark(&mut response, route.idempotency.ttl, taken.is_replay);
+    if let Some(named) = &taken.named {
+        keys::mark(&mut response, &route.idempotency, &named.key, taken.is_replay);
     }
     if taken.place == Some(Place::Outbox) {
         response.insert_header((OUTBOX, "queued"));
@@ -98,7 +99,7 @@ pub(super) async fn serve(
     if let Some(applied) = granted.applied {
         response.insert_header((PREFERENCE_APPLIED, applied));
     }
-    Ok(answer(intake, taken.job.id, job.as_ref(), &mut response))
+    Ok(answer(intake, &taken, job.as_ref(), &mut response))
 }
 
 /// The job of a request: one key names one job, and a request without a key has a job of its own.
@@ -117,13 +118,13 @@ async fn take<'a>(
     shared: &'a Shared,
     intake: &'a Intake,
     asker: Asker<'a>,
-    key: Option<String>,
+    header: Option<String>,
     payload: Payload,
 ) -> Result<Taken<'a>, Problem> {
     let (route, limits) = (&intake.route, &shared.limits);
     let in_progress = route.idempotency.in_progress;
-    if key.is_some() {
-        shared.keys.refuse_early(job(shared, intake, asker, key.as_deref()).id, in_progress)?;
+    if header.is_some() {
+        shared.keys.refuse_early(job(shared, intake, asker, header.as_deref()).id, in_progress)?;
     }
     let _request = reserve(&shared.requests, 1)?;
     let declared = upload::declared_len(asker.http, route.body_bytes_max)?;
@@ -131,6 +132,7 @@ async fn take<'a>(
     let upload = timeout(limits.body_timeout, upload::read(asker.http, payload, route, limits.parts_max))
         .await
         .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
+    let key = keys::key_of(&shared.steps, &intake.path, &route.idempotency, header, &upload).await?;
     let request = Request { asker, job: job(shared, intake, asker, key.as_deref()), key };
     // Of what the client sent, whatever the steps make of it.
     let print = fingerprint(&upload.value);
@@ -138,7 +140,7 @@ async fn take<'a>(
     let Request { job, key, .. } = request;
     let Some(key) = key else {
         let place = Some(finish(shared, intake, record).await?);
-        return Ok(Taken { job, key: None, is_replay: false, place, _first: None });
+        return Ok(Taken { job, named: None, is_replay: false, place, _first: None });
     };
     record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
     let outcome = || job.find(shared).and_then(|job| job.fingerprint);
@@ -151,7 +153,7 @@ async fn take<'a>(
             (Some(place), first.durable(in_progress))
         }
     };
-    Ok(Taken { job, key: Some((key, print)), is_replay: place.is_none(), place, _first: first })
+    Ok(Taken { job, named: Some(Named { key, fingerprint: print }), is_replay: place.is_none(), place, _first: first })
 }
 
 /// Has the record pass the route's steps, and makes it durable.
@@ -165,7 +167,8 @@ async fn finish(shared: &Shared, intake: &Intake, mut record: Record) -> Result<
 }
 
 /// The answer to a request whose record is durable: the same for the same job, whoever gives it.
-fn answer(intake: &Intake, id: JobId, job: Option<&Job>, response: &mut HttpResponseBuilder) -> HttpResponse {
+fn answer(intake: &Intake, taken: &Taken<'_>, job: Option<&Job>, response: &mut HttpResponseBuilder) -> HttpResponse {
+    let id = taken.job.id;
     let text = id.to_string();
     let place = intake.location.as_ref().map(|(before, after)| format!("{before}{text}{after}"));
     if let Some(job) = job {
@@ -179,7 +182,11 @@ fn answer(intake: &Intake, id: JobId, job: Option<&Job>, response: &mut HttpResp
         response.insert_header((header::LOCATION, place));
     }
     response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
-    response.json(json!({ "jobId": text, "status": "accepted" }))
+    let mut document = json!({ "jobId": text, "status": "accepted" });
+    if let Some(named) = taken.named.as_ref().filter(|_| intake.route.idempotency.derive.is_some()) {
+        document["idempotencyKey"] = named.key.as_str().into();
+    }
+    response.json(document)
 }
 
 /// Room that is held until the record is durable; refused before a byte of the body is read where there is none.
@@ -197,7 +204,7 @@ fn slow_body(seconds: f64) -> Problem {
 fn record(route: &Accept, request: &Request<'_>, upload: upload::Upload) -> Result<Record, Problem> {
     let Request { asker: Asker { http, tenant, accepted }, job, .. } = request;
     let key = match &route.key {
-        Key::JobId => job.id.to_string(),
+        Key::JobId | Key::Made => job.id.to_string(),
         // The draft's quoted form of a key and the bare one must lie in one partition.
         Key::Header(name) if name.eq_ignore_ascii_case(IDEMPOTENCY_KEY) => {
             request.key.clone().ok_or_else(|| missing(name))?
@@ -207,7 +214,7 @@ fn record(route: &Accept, request: &Request<'_>, upload: upload::Upload) -> Resu
     let mut headers = vec![
         Header::new(ID_HEADER, job.id.to_string()),
         Header::new(ACCEPTED_HEADER, accepted.0.to_string()),
-        Header::new("content-type", upload.content_type),
+        Header::new(upload::CONTENT_TYPE, upload.content_type),
     ];
     if !tenant.is_empty() {
         headers.push(Header::new(TENANT_HEADER, (*tenant).to_owned()));

@@ -7,6 +7,7 @@ pub(super) use pool::Pool;
 
 use super::problem::Problem;
 use crate::config::daemon::EDGE_EMIT_MAX;
+use crate::expression::{ExpressionLimits, Jq, Subject};
 use actix_web::http::StatusCode;
 use bulkhead_actors::step::StepFactory;
 use bulkhead_actors::worker::StepRun;
@@ -18,19 +19,40 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use std::sync::Arc;
 
+/// A text that an expression finds in a record.
+#[derive(Clone, Debug)]
+pub struct TextOf {
+    /// The expression.
+    pub jq: Jq,
+    /// What it may take.
+    pub limits: ExpressionLimits,
+}
+
+impl TextOf {
+    /// The text in this record; `None` where the expression gives `null`.
+    ///
+    /// # Errors
+    /// The record's own fault.
+    pub(super) fn of(&self, record: &Record) -> Result<Option<String>, Fault> {
+        self.jq.text_of(&Subject::new(record, None)?, self.limits)
+    }
+}
+
 /// The steps of one route. Each call has a set of its own; sets that are idle are kept for the next calls.
 pub struct EdgeSteps {
     /// The route, for the log.
     route: String,
     factories: Vec<Arc<dyn StepFactory>>,
+    /// What makes the record's key of what the steps made of it, where they leave it as it was otherwise.
+    key: Option<TextOf>,
     idle: Mutex<Vec<StepRun>>,
 }
 
 impl EdgeSteps {
     /// Of this route. What the steps need is opened with the first request.
     #[must_use]
-    pub fn new(route: String, factories: Vec<Arc<dyn StepFactory>>) -> Self {
-        Self { route, factories, idle: Mutex::default() }
+    pub fn new(route: String, factories: Vec<Arc<dyn StepFactory>>, key: Option<TextOf>) -> Self {
+        Self { route, factories, key, idle: Mutex::default() }
     }
 
     /// Runs the steps over records, which come together; what each of them became, in their order. What a step did to
@@ -61,7 +83,7 @@ impl EdgeSteps {
     fn edged(&self, ended: Ended, own: Vec<Header>) -> Edged {
         match ended {
             Ended::Emitted(records) => match records.into_iter().next() {
-                Some(record) => Ok(sealed(record, own)),
+                Some(record) => self.with_key(sealed(record, own)),
                 None => Err(Refused { step: None, fault: Fault::poison(DROPPED, "nothing is left of the record") }),
             },
             Ended::Dropped(reason) => Err(Refused { step: None, fault: Fault::poison(DROPPED, reason) }),
@@ -70,6 +92,14 @@ impl EdgeSteps {
                 Err(Refused { step: step.map(|step| step.name().to_owned()), fault })
             }
         }
+    }
+
+    fn with_key(&self, record: Record) -> Edged {
+        let Some(text) = &self.key else { return Ok(record) };
+        let none = || Fault::poison(NO_KEY, format_args!("`{}` gives no text for the record's key", text.jq));
+        let key = text.of(&record).and_then(|key| key.filter(|key| !key.is_empty()).ok_or_else(none));
+        let key = key.map_err(|fault| Refused { step: None, fault })?;
+        Ok(Record { key: Some(key.into()), ..record })
     }
 
     /// The steps failed as a whole: nothing is wrong with the record.
@@ -96,6 +126,8 @@ pub(super) type Edged = Result<Record, Refused>;
 
 /// The code of a record that a step ended on purpose.
 const DROPPED: &str = "dropped";
+/// The code of a record whose key cannot be made.
+const NO_KEY: &str = "no_key";
 
 /// A record that the steps do not let in, and why.
 #[derive(Clone, Debug)]

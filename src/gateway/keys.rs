@@ -1,14 +1,19 @@
 //! Idempotency keys at this gateway: which request of a key is sent, and which is answered as the one before it. Never
 //! asks another gateway: what those know comes with the jobs' outcomes, and the ledger decides for all of them.
 
+use super::edge::Pool;
 use super::problem::Problem;
-use super::route::InProgress;
+use super::route::{Derive, Idempotency, InProgress};
+use super::upload::Upload;
+use crate::expression::{Jq, NOT_JSON};
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpRequest, HttpResponseBuilder};
 use bulkhead_actors::clock::Clock;
-use bulkhead_core::idempotency::{KEY_LEN_MAX, KeyLimits, Keys, Standing, parse_key};
+use bulkhead_core::fault::Fault;
+use bulkhead_core::idempotency::{KEY_LEN_MAX, KeyLimits, Keys, Standing, parse_key, plain_key, quoted_key};
 use bulkhead_core::job_id::JobId;
 use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -110,21 +115,25 @@ impl Drop for First<'_> {
     }
 }
 
-/// The key that the request names.
-pub(super) fn key_of(request: &HttpRequest, is_required: bool) -> Result<Option<String>, Problem> {
+/// A request's key.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    /// The key.
+    pub key: String,
+    /// Its payload's fingerprint: of what its client sent, whatever the route's steps make of it.
+    pub fingerprint: u64,
+}
+
+/// The key that the request's header names.
+pub(super) fn header_key(request: &HttpRequest) -> Result<Option<String>, Problem> {
     let bad = |why: &str| {
-        let detail = format!(
+        bad_key(&format!(
             "{IDEMPOTENCY_KEY} comes at most once: a quoted string or a word of 1 to {KEY_LEN_MAX} visible ASCII \
              characters; {why}."
-        );
-        Problem::bad_request("bad-idempotency-key", "Bad idempotency key", detail)
+        ))
     };
     let mut values = request.headers().get_all(IDEMPOTENCY_KEY);
     match (values.next(), values.next()) {
-        (None, _) if is_required => {
-            let detail = format!("This route needs the header {IDEMPOTENCY_KEY}, one value for each operation.");
-            Err(Problem::bad_request("missing-idempotency-key", "Missing idempotency key", detail))
-        }
         (None, _) => Ok(None),
         (Some(_), Some(_)) => Err(bad("it came more than once")),
         (Some(value), None) => {
@@ -134,9 +143,79 @@ pub(super) fn key_of(request: &HttpRequest, is_required: bool) -> Result<Option<
     }
 }
 
-/// Says how long the key is remembered, and whether this answer is an earlier one's.
-pub(super) fn mark(response: &mut HttpResponseBuilder, ttl: Option<Duration>, is_replay: bool) {
-    if let Some(ttl) = ttl {
+/// Refuses a request before its body is read, where only its header could have named it.
+pub(super) fn demand(header: Option<&str>, route: &Idempotency) -> Result<(), Problem> {
+    if route.is_required && route.field.is_none() && header.is_none() {
+        return Err(missing(&format!("This route needs the header {IDEMPOTENCY_KEY}, one value for each operation.")));
+    }
+    Ok(())
+}
+
+/// The request's key: its header's, its body's, which must not be another, or one that is made for it.
+pub(super) async fn key_of(
+    pool: &Pool,
+    path: &str,
+    route: &Idempotency,
+    header: Option<String>,
+    upload: &Upload,
+) -> Result<Option<String>, Problem> {
+    let in_body = match route.field.clone() {
+        None => None,
+        Some(field) => {
+            let (expression, record) = (field.jq.clone(), upload.record());
+            let found = pool.run(path, move || field.of(&record)).await?;
+            body_key(&expression, found)?
+        }
+    };
+    match (header, in_body, route.derive) {
+        (Some(header), Some(in_body), _) if header != in_body => {
+            let detail = format!("The header {IDEMPOTENCY_KEY} and the body name two keys; one request has one.");
+            Err(Problem::bad_request("idempotency-keys-differ", "Idempotency keys differ", detail))
+        }
+        (Some(key), ..) | (None, Some(key), _) => Ok(Some(key)),
+        (None, None, Some(Derive::Random)) => Ok(Some(format!("{:032x}", rand::random::<u128>()))),
+        (None, None, Some(Derive::Payload)) => Ok(Some(format!("{:x}", Sha256::digest(&upload.value)))),
+        (None, None, None) if route.is_required => Err(missing(&format!(
+            "This route needs the header {IDEMPOTENCY_KEY}, or the key in the body; one value for each operation."
+        ))),
+        (None, None, None) => Ok(None),
+    }
+}
+
+/// The key that was found in a body.
+fn body_key(expression: &Jq, found: Result<Option<String>, Fault>) -> Result<Option<String>, Problem> {
+    let text = match found {
+        Ok(Some(text)) => text,
+        Ok(None) => return Ok(None),
+        Err(fault) if fault.code == NOT_JSON => {
+            return Err(Problem::bad_request(
+                "bad-json",
+                "Bad JSON",
+                format!("The body cannot be read: {}.", fault.message),
+            ));
+        }
+        Err(fault) => return Err(bad_key(&format!("The body's idempotency key cannot be told: {}.", fault.message))),
+    };
+    plain_key(text).map(Some).map_err(|why| {
+        let rule = format!("a key has 1 to {KEY_LEN_MAX} visible ASCII characters");
+        bad_key(&format!("The body's idempotency key ({expression}) is none: {why}; {rule}."))
+    })
+}
+
+fn bad_key(detail: &str) -> Problem {
+    Problem::bad_request("bad-idempotency-key", "Bad idempotency key", detail)
+}
+
+fn missing(detail: &str) -> Problem {
+    Problem::bad_request("missing-idempotency-key", "Missing idempotency key", detail)
+}
+
+/// Says how long the key is remembered, which it is where the client may not know, and whether this answer is an earlier one's.
+pub(super) fn mark(response: &mut HttpResponseBuilder, route: &Idempotency, key: &str, is_replay: bool) {
+    if route.derive.is_some() {
+        response.insert_header((IDEMPOTENCY_KEY, quoted_key(key)));
+    }
+    if let Some(ttl) = route.ttl {
         response.insert_header((TTL, ttl.as_secs()));
     }
     if is_replay {

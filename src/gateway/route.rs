@@ -1,6 +1,6 @@
 //! What the gateway serves: routes as the checked config describes them. Never parses configuration.
 
-use super::edge::EdgeSteps;
+use super::edge::{EdgeSteps, TextOf};
 use super::files::StaticFile;
 use actix_web::http::Method;
 use bulkhead_core::ledger::Claimer;
@@ -48,7 +48,7 @@ pub struct Accept {
     pub accept: Vec<String>,
     /// Where the record's key comes from.
     pub key: Key,
-    /// What the record passes before it is accepted, where that is anything.
+    /// What the record passes before it is accepted, and what makes its key of it, where that is anything.
     pub steps: Option<Arc<EdgeSteps>>,
     /// How long after it was accepted a record is still worth working on; `None`: for ever.
     pub deadline: Option<Duration>,
@@ -74,7 +74,7 @@ pub struct InOutbox {
 }
 
 /// What requests' idempotency keys are to a route.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Idempotency {
     /// Whether a request without one is refused.
     pub is_required: bool,
@@ -82,6 +82,19 @@ pub struct Idempotency {
     pub in_progress: InProgress,
     /// For how long one key is one job; `None` where the pipeline's ledger does not go by it.
     pub ttl: Option<Duration>,
+    /// What finds the key in a body.
+    pub field: Option<TextOf>,
+    /// Where the key of a request comes from that has none; `None`: it has none.
+    pub derive: Option<Derive>,
+}
+
+/// Where the key of a request comes from that has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derive {
+    /// It is drawn.
+    Random,
+    /// It is made of the payload.
+    Payload,
 }
 
 /// What becomes of a request while the first of its key is being answered.
@@ -121,6 +134,8 @@ pub enum Key {
     JobId,
     /// It is the value of this HTTP header, which must be there.
     Header(String),
+    /// The route's steps make it ([`EdgeSteps`]).
+    Made,
 }
 
 /// Where a record is in a request's body.

@@ -1,15 +1,16 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
-use super::edge::EdgeSteps;
+use super::edge::{EdgeSteps, TextOf};
 use super::files::StaticFile;
 use super::openapi::About;
-use super::route::{Accept, Action, Body, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
+use super::route::{Accept, Action, Body, Derive, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
 use super::{Limits, docs};
 use crate::config::daemon::Daemon;
 use crate::config::route::page::{PageFile, PagePath};
 use crate::config::route::{self as checked, Produce, RouteKind};
 use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
 use crate::config::{Config, Pipeline};
+use crate::expression::Jq;
 use actix_web::http::Method;
 use bulkhead_core::idempotency::KeyLimits;
 use bulkhead_core::ledger::{Claimer, KeySource};
@@ -78,13 +79,21 @@ fn steps(
     path: &str,
     produce: &Produce,
 ) -> Result<Option<Arc<EdgeSteps>>, String> {
-    if produce.steps.is_empty() {
+    let key = match &produce.key {
+        RouteKeyFrom::Jq(text) => Some(text_of(config, text.parse().map_err(|why| format!("route {path}: {why}"))?)),
+        RouteKeyFrom::Id | RouteKeyFrom::Header(_) => None,
+    };
+    if produce.steps.is_empty() && key.is_none() {
         return Ok(None);
     }
     let factories = produce.steps.iter().map(|step| step.factory(config.edge_context(pipeline)));
     let factories = factories.collect::<Result<_, _>>();
     let factories = factories.map_err(|problems| format!("route {path}: {}", problems.join("; ")))?;
-    Ok(Some(Arc::new(EdgeSteps::new(path.to_owned(), factories))))
+    Ok(Some(Arc::new(EdgeSteps::new(path.to_owned(), factories, key))))
+}
+
+fn text_of(config: &Config, jq: Jq) -> TextOf {
+    TextOf { jq, limits: config.daemon.limits.expressions() }
 }
 
 fn results(config: &Config, of: &checked::Results) -> Results {
@@ -142,6 +151,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
         key: match &produce.key {
             RouteKeyFrom::Id => Key::JobId,
             RouteKeyFrom::Header(name) => Key::Header(name.clone()),
+            RouteKeyFrom::Jq(_) => Key::Made,
         },
         steps: None,
         deadline: produce.deadline.map(|deadline| deadline.0),
@@ -152,6 +162,11 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
                 checked::InProgress::Conflict => InProgress::Conflict,
             },
             ttl: keys_ttl(config, pipeline, produce),
+            field: produce.idempotency.field.clone().map(|jq| text_of(config, jq)),
+            derive: produce.idempotency.derive.map(|derive| match derive {
+                checked::Derive::Random => Derive::Random,
+                checked::Derive::Payload => Derive::Payload,
+            }),
         },
         waits: produce.reply == checked::Reply::Result,
         wait_max: produce.wait_max.0,

@@ -8,11 +8,14 @@ use actix_web::HttpRequest;
 use actix_web::error::PayloadError;
 use actix_web::http::header;
 use actix_web::web::Payload;
+use bulkhead_core::record::{Header, Record};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use std::cell::Cell;
 use std::rc::Rc;
 
+/// The record's header that says what its value is.
+pub(super) const CONTENT_TYPE: &str = "content-type";
 /// Longest field name and media type that is repeated to anyone.
 const NAME_LEN_MAX: usize = 100;
 
@@ -23,6 +26,14 @@ pub(super) struct Upload {
     pub value: Bytes,
     /// Their media type, by content where it is told, else as declared.
     pub content_type: String,
+}
+
+impl Upload {
+    /// The record that it is, with nothing around it.
+    pub(super) fn record(&self) -> Record {
+        let headers = vec![Header::new(CONTENT_TYPE, self.content_type.clone())];
+        Record { value: Some(self.value.clone()), headers, ..Record::default() }
+    }
 }
 
 /// The body's declared length, refused at once where it is above the route's limit.

@@ -122,3 +122,86 @@ fn a_key_is_not_used_up_by_what_was_refused_and_a_replay_runs_no_step() {
     assert_eq!(chaos::runs().steps["keys"][id], 2, "once refused, once taken");
     assert_eq!(edge.sent().len(), 1);
 }
+
+/// A pipeline whose route names its requests by a field, and its records' partitions by another.
+const KEYED: &str = r#"version = 1
+[pipeline]
+name   = "orders"
+source = { topic = "orders", partitions = 4 }
+ledger = { key = "header:__bulkhead.id" }
+output = { topic = "orders.done" }
+
+[[stage]]
+name  = "work"
+steps = [{ pass = {} }]
+
+[[route]]
+path        = "/demanded/"
+method      = "POST"
+produce     = { key = ".customer" }
+idempotency = { field = ".key", required = true }
+
+[[route]]
+path        = "/same/"
+method      = "POST"
+produce     = { key = ".customer | ascii_downcase" }
+idempotency = { derive = "payload" }
+steps       = [{ map = { value = '. + { seen: $now }' } }]
+"#;
+
+fn send(edge: &Edge, path: &str, body: &str) -> Response {
+    let request = Client::new().post(edge.url(path)).header("Content-Type", "application/json");
+    request.body(body.to_owned()).send().expect("answered")
+}
+
+#[test]
+fn a_key_that_is_demanded_may_stand_in_the_body() {
+    let edge = Edge::configured(KEYED, limits(2, PATIENCE));
+    let body = r#"{"customer":"ada","key":"k"}"#;
+    assert_eq!(send(&edge, "/demanded/", body).status(), 202);
+    assert!(send(&edge, "/demanded/", body).headers().contains_key("idempotency-replayed"));
+    assert_eq!(told(send(&edge, "/demanded/", r#"{"customer":"bob","key":"k"}"#)).1, "idempotency-key-reused");
+    assert_eq!(
+        told(send(&edge, "/demanded/", r#"{"customer":"ada"}"#)),
+        (400, "missing-idempotency-key".into(), false)
+    );
+    assert_eq!(told(send(&edge, "/demanded/", r#"{"customer":"ada","key":null}"#)).1, "missing-idempotency-key");
+    let [sent] = &edge.sent()[..] else { panic!("one record") };
+    assert_eq!(sent.record.key.as_deref(), Some(b"ada".as_slice()));
+    assert_eq!(sent.record.header("idempotency-key").expect("set"), "k");
+}
+
+#[test]
+fn what_has_no_text_for_its_key_is_refused() {
+    let edge = Edge::configured(KEYED, limits(2, PATIENCE));
+    for (customer, code) in
+        [("null", "no_key"), ("\"\"", "no_key"), ("[1]", "expression_failed"), ("{}", "expression_failed")]
+    {
+        let document = problem(send(&edge, "/demanded/", &format!(r#"{{"customer":{customer},"key":"k"}}"#)));
+        assert_eq!((&document["status"], &document["code"]), (&422.into(), &code.into()), "{document}");
+    }
+    assert_eq!(send(&edge, "/demanded/", r#"{"customer":7,"key":"k"}"#).status(), 202);
+    assert_eq!(edge.sent()[0].record.key.as_deref(), Some(b"7".as_slice()));
+}
+
+/// A step that looks at the clock makes another record each time; the request is the same one all the same.
+#[test]
+fn one_payload_is_one_job_where_its_key_is_made_of_it() {
+    let edge = Edge::configured(KEYED, limits(2, PATIENCE));
+    let body = r#"{"customer":"Ada"}"#;
+    let first = send(&edge, "/same/", body);
+    assert!(!first.headers().contains_key("idempotency-replayed"));
+    let key = first.headers()["idempotency-key"].to_str().expect("ASCII").trim_matches('"').to_owned();
+    let first: Value = first.json().expect("JSON");
+    assert_eq!(first["idempotencyKey"], *key);
+    let again = send(&edge, "/same/", body);
+    assert!(again.headers().contains_key("idempotency-replayed"));
+    assert_eq!(again.json::<Value>().expect("JSON"), first);
+    assert_eq!(send(&edge, "/same/", r#"{"customer":"ada"}"#).status(), 202, "another payload is another job");
+    let [sent, other] = &edge.sent()[..] else { panic!("two records") };
+    assert_eq!((sent.record.key.as_deref(), other.record.key.as_deref()), (Some(&b"ada"[..]), Some(&b"ada"[..])));
+    let value: Value = serde_json::from_slice(sent.record.payload()).expect("JSON");
+    assert!(value["seen"].is_i64(), "{value}");
+    let print = format!("{:016x}", fingerprint(body.as_bytes()));
+    assert_eq!(sent.record.header("__bulkhead.fingerprint").expect("set"), print.as_bytes());
+}

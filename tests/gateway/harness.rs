@@ -116,7 +116,7 @@ fn routes() -> Vec<Route> {
         let (jobs, topic) = (jobs_of("digits"), Arc::from("digits.in"));
         let ttl = Some(Duration::from_secs(3_600));
         let in_progress = if is_strict { InProgress::Conflict } else { InProgress::Replay };
-        let idempotency = Idempotency { is_required: is_strict, in_progress, ttl };
+        let idempotency = Idempotency { is_required: is_strict, in_progress, ttl, ..Idempotency::default() };
         let (wait_max, steps, log_records, waits) = (WAIT_MAX, None, false, false);
         let deadline = (key == Key::Header("customer".into())).then_some(DEADLINE);
         Accept {

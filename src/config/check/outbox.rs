@@ -15,7 +15,7 @@ pub(super) fn check(at: &mut At<'_>, path: &str, route: &RouteFile, file: &Pipel
     };
     // A record may be sent twice: by the gateway, which was not told of its arrival, and by the outbox. What the ledger goes by
     // must be in every record; a route always gives one a key.
-    let has_keys = route.idempotency.is_some_and(|idempotency| idempotency.required);
+    let has_keys = route.idempotency.as_ref().is_some_and(|keys| keys.required || keys.derive.is_some());
     let is_deduped = file.pipeline.ledger.as_ref().is_some_and(|ledger| match &ledger.key.0 {
         KeyFrom::Header(name) => name == ID_HEADER || (has_keys && name == IDEMPOTENCY_KEY),
         KeyFrom::Key => true,

@@ -3,7 +3,7 @@
 use super::{At, BODY_MAX, Found, Loaded, outbox, pages};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
-use crate::config::route::{Method, RouteFile, follows_requests};
+use crate::config::route::{Method, RouteFile, follows_requests, varies};
 use crate::config::text::{KeyFrom, Name, RouteKeyFrom};
 use crate::config::units::Period;
 use crate::steps::StepContext;
@@ -159,6 +159,7 @@ fn keys(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
         (_, KeyFrom::Key) => true,
         (RouteKeyFrom::Id, KeyFrom::Header(name)) => name == ID_HEADER,
         (RouteKeyFrom::Header(key), KeyFrom::Header(name)) => key.eq_ignore_ascii_case(name),
+        (RouteKeyFrom::Jq(text), KeyFrom::Header(name)) => !varies(text) && name == ID_HEADER,
     };
     if !follows {
         let why = format_args!(
@@ -172,12 +173,18 @@ fn keys(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
 
 /// What a route says of idempotency keys, the pipeline's ledger keeps.
 fn idempotency(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile, jobs: Period) {
-    let (Some(produce), Some(_)) = (&route.produce, &route.idempotency) else { return };
+    let (Some(produce), Some(keys)) = (&route.produce, &route.idempotency) else { return };
+    if keys.required && keys.derive.is_some() {
+        at.at(
+            &format!("{path}.idempotency.required"),
+            "refuses nothing beside derive, which gives every request a key",
+        );
+    }
     let Some(ledger) = file.pipeline.ledger.as_ref().filter(|ledger| follows_requests(&ledger.key.0, &produce.key.0))
     else {
         let why = format_args!(
-            "needs a ledger that goes by the request's key: pipeline.ledger = {{ key = \"header:{ID_HEADER}\" }} and \
-             produce.key = \"id\""
+            "needs a ledger that goes by the request's key: pipeline.ledger = {{ key = \"header:{ID_HEADER}\" }}, and \
+             produce.key = \"id\" or a jq expression over the payload alone"
         );
         return at.at(&format!("{path}.idempotency"), why);
     };

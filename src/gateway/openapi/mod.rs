@@ -105,13 +105,17 @@ fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
     let mut parameters = vec![prefer(accept.waits)];
     let mut problems = vec![problems::ADMISSION, problems::BODY, problems::STORED, problems::KEYED];
     let is_key = matches!(&accept.key, Key::Header(name) if name.eq_ignore_ascii_case("idempotency-key"));
+    let is_demanded = idempotency.is_required && idempotency.field.is_none();
     let text = json!({ "type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$" });
     let what = "The operation's own name: sent again with it, the same request is the same job, and has one effect.";
-    parameters.push(header("Idempotency-Key", idempotency.is_required || is_key, what, &text));
+    parameters.push(header("Idempotency-Key", is_demanded || is_key, what, &text));
     if idempotency.is_required {
         problems.push(problems::KEY_REQUIRED);
     }
-    if accept.steps.is_some() {
+    if idempotency.field.is_some() {
+        problems.push(problems::KEY_IN_BODY);
+    }
+    if accept.steps.is_some() || idempotency.field.is_some() {
         problems.push(problems::STEPS);
     }
     if accept.outbox.is_some() {

@@ -65,6 +65,11 @@ pub(super) const KEYED: &[Kind] = &[
 ];
 /// Of a route that demands a key.
 pub(super) const KEY_REQUIRED: &[Kind] = &[kind("missing-idempotency-key", 400, "there is no key")];
+/// Of a route that finds a key in the body, too.
+pub(super) const KEY_IN_BODY: &[Kind] = &[
+    kind("bad-json", 400, "the body is declared to be JSON and is none"),
+    kind("idempotency-keys-differ", 400, "the header and the body name two keys"),
+];
 /// Of a route whose records' key is a header.
 pub(super) const HEADER_KEYED: &[Kind] =
     &[kind("missing-header", 400, "the header is missing"), kind("bad-header", 400, "a header is not as it must be")];

@@ -38,7 +38,8 @@ fn accepted() -> Value {
     json!({
         "type": "object",
         "description": "The record is stored for good; its job goes on by itself.",
-        "properties": { "jobId": { "$ref": "#/components/schemas/JobId" }, "status": { "const": "accepted" } },
+        "properties": { "jobId": { "$ref": "#/components/schemas/JobId" }, "status": { "const": "accepted" },
+            "idempotencyKey": { "type": "string", "description": "What the request is called, where the route gives one a key." } },
         "required": ["jobId", "status"],
     })
 }
