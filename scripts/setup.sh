@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a bare machine ready to build and test: installs what is missing through apt where that may be done, names
-# what is missing where not, and fetches Kafka's jars and ONNX Runtime. `setup.sh run` leaves out what only tests need.
+# what is missing where not, and fetches Kafka's jars, ONNX Runtime and Airflow. `setup.sh run` leaves out what only tests need.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 purpose=${1:-test}
@@ -37,4 +37,5 @@ scripts/get-onnxruntime.sh
 if [ "$purpose" != run ]; then
     scripts/get-kafka.sh
     scripts/get-schemathesis.sh
+    scripts/get-airflow.sh
 fi

@@ -63,6 +63,7 @@ fn route(route: &Route, text: &mut String) -> std::fmt::Result {
             let content = match &produce.content {
                 ContentFrom::Body => "the body".to_owned(),
                 ContentFrom::Field(name) => format!("the field {name}"),
+                ContentFrom::Fields => "its fields".to_owned(),
             };
             let key = match &produce.key {
                 RouteKeyFrom::Id => "the job id".to_owned(),

@@ -22,7 +22,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("fjall", &["actors/src/io/embedded"]),
     ("sled", &["actors/src/io/"]),
     ("ort", &["src/vision/onnx"]),
-    ("image", &["src/vision/decode/"]),
+    ("image", &["src/vision/decode/", "src/vision/encode"]),
     ("jaq_core", &["src/expression/"]),
     ("jaq_json", &["src/expression/"]),
     ("jaq_std", &["src/expression/"]),

@@ -35,6 +35,8 @@ pub enum Source {
     Results,
     /// Its records are dead letters.
     DeadLetters,
+    /// Something outside writes its records, results and failures.
+    Reports,
     /// Its records are ledger segments: the only ones that tell of records which were dropped. Worth reading where the
     /// ledger's key is the record's id; no job is found by another key.
     Ledger,
@@ -45,6 +47,7 @@ impl Source {
         match self {
             Self::Results => sightings.extend(Sighting::of_result(record)),
             Self::DeadLetters => sightings.extend(Sighting::of_dead_letter(record)),
+            Self::Reports => sightings.extend(Sighting::of_report(record)),
             Self::Ledger => match record.value.clone().map(Segment::decode) {
                 Some(Ok(segment)) => sightings.extend(Sighting::of_segment(&segment)),
                 // The partition's ledger stops over it; here it costs no more than what it would have told.

@@ -141,6 +141,16 @@ impl Sighting {
         Self::of(record, JobOutcome::Completed(Bytes::copy_from_slice(record.payload())))
     }
 
+    /// What a record says that something outside wrote about a job: that it failed, where it carries an error's code as a dead
+    /// letter does; else its result. `None` where it carries no job's id.
+    #[must_use]
+    pub fn of_report(record: &Record) -> Option<Self> {
+        match record.header(&format!("{ERRORS_PREFIX}code")) {
+            Some(_) => Self::of_dead_letter(record),
+            None => Self::of_result(record),
+        }
+    }
+
     /// What a dead letter says; `None` where it carries no job's id.
     #[must_use]
     pub fn of_dead_letter(record: &Record) -> Option<Self> {

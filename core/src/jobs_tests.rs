@@ -50,6 +50,23 @@ fn the_first_outcome_of_a_round_wins() {
 }
 
 #[test]
+fn what_something_outside_reports_is_a_result_or_a_failure() {
+    let report = |headers: &[(&str, &str)]| {
+        let mut headers: Vec<Header> =
+            headers.iter().map(|(name, value)| Header::new(name, (*value).to_owned())).collect();
+        headers.push(Header::new(ID_HEADER, id(1).to_string()));
+        let record = Record { value: Some("{}".into()), headers, timestamp: WallMs(9), ..Record::default() };
+        Sighting::of_report(&record).expect("it has an id")
+    };
+    let done = report(&[]);
+    assert_eq!((done.name, done.ended, done.outcome), (JobName::Id(id(1)), WallMs(9), completed("{}")));
+    let errors = [("__bulkhead.errors.code", "dag_failed"), ("__bulkhead.errors.class", "fatal")];
+    let JobOutcome::Failed(error) = report(&errors).outcome else { panic!("it failed") };
+    assert_eq!((error.code.as_str(), error.class.as_str()), ("dag_failed", "fatal"));
+    assert_eq!(Sighting::of_report(&Record::default()), None);
+}
+
+#[test]
 fn a_later_round_replaces_the_round_before_it() {
     let mut index = index(10, 10_000);
     see(&mut index, seen(1, 5, failed("bad")));

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod breaker;
 pub mod cents;
 pub mod cut;
 pub mod deadline;

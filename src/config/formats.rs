@@ -2,6 +2,7 @@
 
 use super::cases::JsonText;
 use super::daemon::is_brokers;
+use super::route::fields::Pattern;
 use super::route::page::PagePath;
 use super::secret;
 use super::text::{Content, HeaderName, MediaName, Name, RecordKey, RouteKey, RoutePath, Topic};
@@ -27,6 +28,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("media-type", parses::<MediaName>),
     ("name", parses::<Name>),
     ("page-path", parses::<PagePath>),
+    ("pattern", parses::<Pattern>),
     ("record-key", parses::<RecordKey>),
     ("route-key", parses::<RouteKey>),
     ("route-path", parses::<RoutePath>),

@@ -117,6 +117,8 @@ pub struct Pipeline {
     pub output: Output,
     /// Where records go that a step sends to an output by name.
     pub outputs: Outputs,
+    /// Where something outside writes the results, where it does.
+    pub results: Option<pipeline::results::Results>,
     /// Where records go that cannot be processed.
     pub dlq: Dlq,
     /// How records are cut into batches.
@@ -222,6 +224,7 @@ impl Pipeline {
             ledger: section.ledger,
             output: section.output,
             outputs: section.outputs,
+            results: section.results,
             dlq,
             batch: section.batch,
             in_flight: section.in_flight,

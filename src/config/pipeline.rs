@@ -1,6 +1,7 @@
 //! A pipeline as its file in `pipelines/` says it. Never checks one value against another: `check.rs` does.
 
 pub mod outputs;
+pub mod results;
 
 use super::Version;
 use super::route::RouteFile;
@@ -48,6 +49,9 @@ pub struct PipelineSection {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(length(max = 64))]
     pub outputs: Outputs,
+    /// Where something outside writes the results, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<results::Results>,
     /// Where records go that cannot be processed.
     #[serde(default)]
     pub dlq: DlqSection,

@@ -1,5 +1,7 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
+pub mod answer;
+pub mod fields;
 pub mod outbox;
 pub mod page;
 
@@ -11,6 +13,8 @@ use super::daemon::Http;
 use super::text::{Content, ContentFrom, MediaName, Name, RouteKey, RouteKeyFrom, RoutePath};
 use super::units::{Period, Size};
 use crate::steps::StepConfig;
+use answer::Answer;
+use fields::Fields;
 use outbox::OutboxSection;
 use page::PageFile;
 use schemars::JsonSchema;
@@ -44,6 +48,9 @@ pub struct RouteFile {
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
+    /// How it tells how its job ended; only beside `reply = "result"`. Absent: with the job's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
     /// How its requests are named, so that a repeated one is known; only beside `produce`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
@@ -105,6 +112,9 @@ pub struct ProduceFile {
     /// Empty: any.
     #[serde(default)]
     pub accept: Vec<MediaName>,
+    /// Fields that come beside the content, in the URL's query or in a form: each becomes the record's header of its name.
+    #[serde(default)]
+    pub fields: Fields,
     /// How long after it was accepted a record is still worth working on: a stage whose turn comes later makes it a dead
     /// letter (`deadline_passed`). Absent: for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,6 +189,10 @@ pub struct Produce {
     pub body_max: Size,
     /// The media types that are taken; empty: any.
     pub accept: Vec<MediaName>,
+    /// What comes beside the content.
+    pub fields: Fields,
+    /// How it tells how its job ended.
+    pub answer: Answer,
     /// What its records pass before they are accepted.
     pub steps: Vec<StepConfig>,
     /// How long after it was accepted a record is still worth working on.
@@ -220,6 +234,8 @@ impl RouteFile {
                 content: produce.content.0,
                 body_max: produce.body_max.unwrap_or(http.body_max),
                 accept: produce.accept,
+                fields: produce.fields,
+                answer: self.answer.unwrap_or_default(),
                 steps: self.steps,
                 deadline: produce.deadline,
                 reply: self.reply.unwrap_or_default(),

@@ -76,8 +76,8 @@ text_type! {
 }
 
 text_type! {
-    /// What becomes the value of a record that a route accepts: `body` (the whole request body) or `field:NAME` (one
-    /// part of a `multipart/form-data` body).
+    /// What becomes the value of a record that a route accepts: `body` (the whole request body), `field:NAME` (one part of a
+    /// `multipart/form-data` body) or `fields` (the route's `fields` as a JSON object; the body is a form, or empty).
     Content(ContentFrom), format = "content", example = "body"
 }
 
@@ -123,6 +123,8 @@ pub enum ContentFrom {
     Body,
     /// The part of a multipart body that has this name.
     Field(String),
+    /// The route's fields, as a JSON object.
+    Fields,
 }
 
 impl FromStr for Name {
@@ -192,8 +194,13 @@ impl FromStr for Content {
     fn from_str(text: &str) -> Result<Self, String> {
         match (text, text.strip_prefix("field:")) {
             ("body", _) => Ok(Self(ContentFrom::Body)),
+            ("fields", _) => Ok(Self(ContentFrom::Fields)),
             (_, Some(name)) if !name.is_empty() => Ok(Self(ContentFrom::Field(name.to_owned()))),
-            _ => Err("available are \"body\" (the whole body) and \"field:NAME\" (a part of a multipart body)".into()),
+            _ => Err(
+                "available are \"body\" (the whole body), \"field:NAME\" (a part of a multipart body) and \"fields\" \
+                      (the route's fields)"
+                    .into(),
+            ),
         }
     }
 }
@@ -299,6 +306,7 @@ display!(RouteKey, key => match key {
 display!(Content, content => match content {
     ContentFrom::Body => "body".to_owned(),
     ContentFrom::Field(name) => format!("field:{name}"),
+    ContentFrom::Fields => "fields".to_owned(),
 });
 
 #[cfg(test)]

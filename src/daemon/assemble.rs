@@ -255,6 +255,11 @@ fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
         let topic = spec(output.topic.0.clone(), output.retention.map(|retention| retention.0));
         topics.push(TopicSpec { partitions: output.partitions.unwrap_or(topic.partitions), ..topic });
     }
+    if let Some(results) = &pipeline.results {
+        let retention = results.retention.map(|retention| retention.0);
+        let partitions = results.partitions;
+        topics.extend(results.topics.iter().map(|topic| TopicSpec { partitions, ..spec(topic.0.clone(), retention) }));
+    }
     if let Some(ledger) = &pipeline.ledger {
         let ttl: Duration = ledger.ttl.0;
         topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));

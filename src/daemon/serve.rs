@@ -6,8 +6,8 @@ use super::monitor::{Monitor, Seen};
 use super::pressure::LastSeen;
 use super::{Opened, assemble, outbox};
 use crate::admin::{self, AdminDeps};
-use crate::config::Config;
 use crate::config::pipeline::OnFailure;
+use crate::config::{self as checked, Config};
 use crate::exit::Exit;
 use crate::gateway::keys::KeyTable;
 use crate::gateway::{self, GatewayDeps, table};
@@ -83,6 +83,10 @@ fn announce(opened: &Opened) {
     let brokers = &opened.config.daemon.kafka.brokers;
     if brokers.is_empty() {
         tracing::info!("no brokers configured: running on the embedded log, which is for one machine");
+        for pipeline in opened.config.pipelines.iter().filter(|pipeline| pipeline.results.is_some()) {
+            let pipeline = &*pipeline.name.0;
+            tracing::warn!(pipeline, "its results come from outside, where nobody can read or write the embedded log");
+        }
     } else {
         tracing::info!(%brokers, "running on Kafka");
     }
@@ -209,7 +213,7 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
     // In start order; a drain goes the other way round, so the admin port tells the truth to the end.
     let mut children = vec![admin_spec(opened, &parts)?];
     children.extend(monitor_specs(&parts));
-    children.push(results_spec(&parts));
+    children.push(results_spec(config, &parts));
     children.extend(parts.pipelines.iter().map(Pipeline::supervise));
     if let Some(outbox) = &parts.outbox {
         children.extend(outbox::specs(outbox, &*parts.log).map_err(|why| why.to_string())?);
@@ -256,8 +260,8 @@ fn monitor_specs(parts: &Parts) -> [ChildSpec; 2] {
     [child("monitor", Monitor::run), child("topics", Monitor::run_topics)]
 }
 
-fn results_spec(parts: &Parts) -> ChildSpec {
-    let topics: Arc<[(Arc<str>, Source)]> = parts.pipelines.iter().flat_map(job_topics).collect();
+fn results_spec(config: &Config, parts: &Parts) -> ChildSpec {
+    let topics: Arc<[(Arc<str>, Source)]> = job_topics(config, &parts.pipelines).into();
     let (log, jobs) = (Arc::clone(&parts.log), Arc::clone(&parts.jobs));
     ChildSpec::body("results", move |_| {
         let (topics, log, jobs) = (Arc::clone(&topics), Arc::clone(&log), Arc::clone(&jobs));
@@ -265,12 +269,27 @@ fn results_spec(parts: &Parts) -> ChildSpec {
     })
 }
 
-/// The topics that tell how a pipeline's jobs ended.
-fn job_topics(pipeline: &Pipeline) -> Vec<(Arc<str>, Source)> {
+/// The topics that tell how jobs ended; one in which several pipelines' jobs are told of is read once.
+fn job_topics(config: &Config, pipelines: &[Pipeline]) -> Vec<(Arc<str>, Source)> {
+    let mut topics: Vec<(Arc<str>, Source)> = Vec::new();
+    for (checked, pipeline) in config.pipelines.iter().zip(pipelines) {
+        for (topic, source) in topics_of(checked, pipeline) {
+            if !topics.iter().any(|(known, _)| *known == topic) {
+                topics.push((topic, source));
+            }
+        }
+    }
+    topics
+}
+
+fn topics_of(checked: &checked::Pipeline, pipeline: &Pipeline) -> Vec<(Arc<str>, Source)> {
     let spec = pipeline.spec();
     let mut topics = vec![(Arc::clone(&spec.dlq.topic), Source::DeadLetters)];
-    let results = spec.output.iter().chain(spec.outputs.values()).filter(|output| output.is_result);
-    topics.extend(results.map(|output| (Arc::clone(&output.topic), Source::Results)));
+    let own = spec.output.iter().filter(|_| checked.results.is_none()).chain(spec.outputs.values());
+    let own = own.filter(|output| output.is_result).map(|output| (Arc::clone(&output.topic), Source::Results));
+    topics.extend(own);
+    let reported = checked.results.iter().flat_map(|results| &results.topics);
+    topics.extend(reported.map(|topic| (Arc::from(topic.0.as_str()), Source::Reports)));
     let ledger = spec.ledger.as_ref().filter(|ledger| table::names_jobs(&ledger.key));
     topics.extend(ledger.map(|ledger| (Arc::clone(&ledger.topic), Source::Ledger)));
     topics

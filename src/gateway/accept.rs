@@ -1,12 +1,12 @@
 //! Takes a record: reads it, names its job, hands it to the log, and answers once it is durable. Never answers before.
 
 use super::client::{self, header_text};
-use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final};
+use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final, prefers_async};
 use super::keys::{self, First, IDEMPOTENCY_KEY, Named, Turn};
 use super::problem::Problem;
 use super::route::{Accept, Key};
 use super::store::{Place, store};
-use super::{Intake, RETRY_AFTER_S, Shared, admission, results, upload};
+use super::{Intake, RETRY_AFTER_S, Shared, admission, upload};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
@@ -89,6 +89,19 @@ pub(super) async fn serve(
         return Err(keys::other_payload());
     }
     let job = job.filter(is_final);
+    let place = intake.place(taken.job.id);
+    if job.is_none()
+        && !granted.wait.is_zero()
+        && !prefers_async(&http)
+        && let Some(problem) = route.answers.late(taken.job.id, granted.wait, place.as_deref())
+    {
+        return Err(problem);
+    }
+    if let Some(job) = &job
+        && let Some(problem) = route.answers.failure(taken.job.id, job, place.as_deref())
+    {
+        return Err(problem);
+    }
     let mut response = if job.is_some() { HttpResponse::Ok() } else { HttpResponse::Accepted() };
     if let Some(named) = &taken.named {
         keys::mark(&mut response, &route.idempotency, &named.key, taken.is_replay);
@@ -99,7 +112,7 @@ pub(super) async fn serve(
     if let Some(applied) = granted.applied {
         response.insert_header((PREFERENCE_APPLIED, applied));
     }
-    Ok(answer(intake, &taken, job.as_ref(), &mut response))
+    Ok(answer(intake, &taken, job.as_ref(), place, &mut response))
 }
 
 /// The job of a request: one key names one job, and a request without a key has a job of its own.
@@ -135,7 +148,7 @@ async fn take<'a>(
     let key = keys::key_of(&shared.steps, &intake.path, &route.idempotency, header, &upload).await?;
     let request = Request { asker, job: job(shared, intake, asker, key.as_deref()), key };
     // Of what the client sent, whatever the steps make of it.
-    let print = fingerprint(&upload.value);
+    let print = fingerprint(&upload.signed());
     let mut record = record(route, &request, upload)?;
     let Request { job, key, .. } = request;
     let Some(key) = key else {
@@ -167,22 +180,26 @@ async fn finish(shared: &Shared, intake: &Intake, mut record: Record) -> Result<
 }
 
 /// The answer to a request whose record is durable: the same for the same job, whoever gives it.
-fn answer(intake: &Intake, taken: &Taken<'_>, job: Option<&Job>, response: &mut HttpResponseBuilder) -> HttpResponse {
+fn answer(
+    intake: &Intake,
+    taken: &Taken<'_>,
+    job: Option<&Job>,
+    place: Option<String>,
+    response: &mut HttpResponseBuilder,
+) -> HttpResponse {
     let id = taken.job.id;
-    let text = id.to_string();
-    let place = intake.location.as_ref().map(|(before, after)| format!("{before}{text}{after}"));
     if let Some(job) = job {
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(place) = place {
             response.insert_header((header::CONTENT_LOCATION, place));
         }
-        return response.json(results::ended(id, job));
+        return intake.route.answers.ended(id, job, response);
     }
     if let Some(place) = place {
         response.insert_header((header::LOCATION, place));
     }
     response.insert_header((header::RETRY_AFTER, RETRY_AFTER_S));
-    let mut document = json!({ "jobId": text, "status": "accepted" });
+    let mut document = json!({ "jobId": id.to_string(), "status": "accepted" });
     if let Some(named) = taken.named.as_ref().filter(|_| intake.route.idempotency.derive.is_some()) {
         document["idempotencyKey"] = named.key.as_str().into();
     }
@@ -220,6 +237,7 @@ fn record(route: &Accept, request: &Request<'_>, upload: upload::Upload) -> Resu
         headers.push(Header::new(TENANT_HEADER, (*tenant).to_owned()));
     }
     headers.extend(request.key.as_ref().map(|key| Header::new(KEY_HEADER, key.clone())));
+    headers.extend(upload.fields.into_iter().map(|(name, value)| Header::new(&name, value)));
     for name in PASSED_ON {
         // One that is malformed is left behind: W3C Trace Context has a bad `traceparent` ignored.
         if let Ok(Some(value)) = header_text(http, name) {

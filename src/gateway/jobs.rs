@@ -100,6 +100,12 @@ pub(super) fn is_final(job: &Job) -> bool {
     !job.outcome.is_conflict()
 }
 
+/// Whether the client said that it would rather not wait.
+pub(super) fn prefers_async(request: &HttpRequest) -> bool {
+    let fields = request.headers().get_all(PREFER).filter_map(|field| field.to_str().ok());
+    Prefer::of(fields).respond_async
+}
+
 /// How long the request is let wait, and what its answer says of that.
 pub(super) fn granted(request: &HttpRequest, wait_max: Duration, unasked: Duration) -> Granted {
     let fields = request.headers().get_all(PREFER).filter_map(|field| field.to_str().ok());

@@ -3,11 +3,13 @@
 
 mod accept;
 pub mod admission;
+pub mod answer;
 mod client;
 mod connections;
 pub mod docs;
 pub mod edge;
 mod events;
+pub mod fields;
 pub mod files;
 mod jobs;
 pub mod keys;
@@ -34,7 +36,7 @@ use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::outbox::Outbox;
 use bulkhead_actors::results::JobStore;
 use bulkhead_actors::shell::{Exit, Lifeline};
-use bulkhead_core::job_id::JobIds;
+use bulkhead_core::job_id::{JobId, JobIds};
 use bulkhead_core::rate::{Rate, RateSpec};
 use connections::Connections;
 use files::StaticFile;
@@ -302,6 +304,13 @@ struct Intake {
     location: Option<(String, String)>,
     /// Takes the records where the log does not.
     fallback: Option<store::Fallback>,
+}
+
+impl Intake {
+    /// The path of the job's result, where that is served.
+    fn place(&self, id: JobId) -> Option<String> {
+        self.location.as_ref().map(|(before, after)| format!("{before}{id}{after}"))
+    }
 }
 
 fn by_path(routes: &[Route], outbox: Option<&Outbox>) -> Table {

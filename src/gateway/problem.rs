@@ -12,6 +12,9 @@ use std::fmt;
 /// The media type of every error.
 pub const MEDIA_TYPE: &str = "application/problem+json";
 
+/// The member that says where what a problem is about can be asked for.
+pub const LOCATION: &str = "location";
+
 /// Why a request was not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -27,7 +30,7 @@ pub struct Problem {
     pub retry_after_s: Option<u64>,
     /// `Allow`, where the method was wrong.
     pub allow: Option<Box<str>>,
-    /// What the document says beside that (RFC 9457 §3.2).
+    /// What the document says beside that (RFC 9457 §3.2); [`LOCATION`] is said in the header of that name, too.
     pub members: Map<String, Value>,
 }
 
@@ -117,6 +120,9 @@ impl Problem {
         }
         if let Some(allow) = &self.allow {
             response.insert_header((header::ALLOW, &**allow));
+        }
+        if let Some(location) = self.members.get(LOCATION).and_then(Value::as_str) {
+            response.insert_header((header::LOCATION, location));
         }
         response.body(document.to_string())
     }

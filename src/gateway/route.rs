@@ -1,6 +1,8 @@
 //! What the gateway serves: routes as the checked config describes them. Never parses configuration.
 
+use super::answer::Answers;
 use super::edge::{EdgeSteps, TextOf};
+use super::fields::Field;
 use super::files::StaticFile;
 use actix_web::http::Method;
 use bulkhead_core::ledger::Claimer;
@@ -46,6 +48,8 @@ pub struct Accept {
     pub body_bytes_max: usize,
     /// The media types taken: those of [`MediaType`] told by content, others as declared; empty: any.
     pub accept: Vec<String>,
+    /// What comes beside the content, and becomes headers of the record.
+    pub fields: Vec<Field>,
     /// Where the record's key comes from.
     pub key: Key,
     /// What the record passes before it is accepted, and what makes its key of it, where that is anything.
@@ -58,6 +62,8 @@ pub struct Accept {
     pub waits: bool,
     /// How long an answer may wait for it at most.
     pub wait_max: Duration,
+    /// How it tells how the job ended.
+    pub answers: Answers,
     /// Where its records wait while the log does not take them.
     pub outbox: Option<InOutbox>,
     /// Whether each of its records is told of in the log.
@@ -149,6 +155,8 @@ pub enum Body {
     },
     /// The whole body.
     Whole,
+    /// It is the route's fields as a JSON object; the body is a form, or empty.
+    Fields,
 }
 
 /// A kind of file that is told by its first bytes.

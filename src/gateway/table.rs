@@ -1,17 +1,20 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
+use super::answer::Answers;
 use super::edge::{EdgeSteps, TextOf};
+use super::fields::Field;
 use super::files::StaticFile;
 use super::openapi::About;
 use super::route::{Accept, Action, Body, Derive, Idempotency, InOutbox, InProgress, JobsOf, Key, Results, Route};
 use super::{Limits, docs};
 use crate::config::daemon::Daemon;
+use crate::config::route::answer::{self, Answer};
 use crate::config::route::page::{PageFile, PagePath};
-use crate::config::route::{self as checked, Produce, RouteKind};
+use crate::config::route::{self as checked, Produce, RouteKind, fields};
 use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
 use crate::config::{Config, Pipeline};
 use crate::expression::Jq;
-use actix_web::http::Method;
+use actix_web::http::{Method, StatusCode};
 use bulkhead_core::idempotency::KeyLimits;
 use bulkhead_core::ledger::{Claimer, KeySource};
 use bulkhead_core::rate::RateSpec;
@@ -145,9 +148,11 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
         body: match &produce.content {
             ContentFrom::Body => Body::Whole,
             ContentFrom::Field(field) => Body::File { field: field.clone() },
+            ContentFrom::Fields => Body::Fields,
         },
         body_bytes_max: usize::try_from(produce.body_max.0).unwrap_or(usize::MAX),
         accept: produce.accept.iter().map(|name| name.0.clone()).collect(),
+        fields: produce.fields.iter().map(|(name, of)| field(name, of)).collect(),
         key: match &produce.key {
             RouteKeyFrom::Id => Key::JobId,
             RouteKeyFrom::Header(name) => Key::Header(name.clone()),
@@ -170,8 +175,37 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
         },
         waits: produce.reply == checked::Reply::Result,
         wait_max: produce.wait_max.0,
+        answers: answers(config, pipeline, &produce.answer),
         outbox: produce.outbox.map(|outbox| InOutbox { queue: queue(route), after: outbox.after.0 }),
         log_records: pipeline.log_records,
+    }
+}
+
+/// The check has compiled the pattern once.
+fn field(name: &str, of: &fields::Field) -> Field {
+    let pattern = of.pattern.as_ref().and_then(|pattern| Some((pattern.0.clone(), Arc::new(pattern.compile().ok()?))));
+    Field {
+        name: name.to_owned(),
+        in_query: of.from.contains(&fields::FieldFrom::Query),
+        in_form: of.from.contains(&fields::FieldFrom::Form),
+        default: of.default.clone(),
+        pattern,
+        bytes_max: of.bytes_max.bytes(),
+    }
+}
+
+fn answers(config: &Config, pipeline: &Pipeline, answer: &Answer) -> Answers {
+    let is_deaf = pipeline.results.is_some() && config.daemon.kafka.brokers.is_empty();
+    let statuses = answer.statuses.iter();
+    Answers {
+        result_alone: answer.completed == answer::Completed::Result,
+        late_is_problem: answer.late == answer::Late::Timeout,
+        failure_is_problem: answer.failed == answer::Failed::Problem,
+        statuses: statuses.filter_map(|(code, n)| Some((code.clone(), StatusCode::from_u16(*n).ok()?))).collect(),
+        late_hint: is_deaf.then_some(
+            "This daemon runs on its embedded log, which nothing outside can read or write: results of this route come \
+             from outside, so it needs Kafka.",
+        ),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads a record out of a request's body within limits. Never holds more of a body than its route allows, and stops
 //! reading at the first byte too many.
 
+use super::fields::{self, Pairs};
 use super::problem::Problem;
 use super::route::{Accept, Body, MediaType};
 use actix_multipart::{Field, Multipart, MultipartError};
@@ -11,6 +12,8 @@ use actix_web::web::Payload;
 use bulkhead_core::record::{Header, Record};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -26,6 +29,19 @@ pub(super) struct Upload {
     pub value: Bytes,
     /// Their media type, by content where it is told, else as declared.
     pub content_type: String,
+    /// The route's fields, by name.
+    pub fields: Pairs,
+}
+
+impl Upload {
+    /// What tells this payload from another one: its bytes, and its fields where there are any.
+    pub(super) fn signed(&self) -> Cow<'_, [u8]> {
+        if self.fields.is_empty() {
+            return Cow::Borrowed(&self.value);
+        }
+        let fields = self.fields.iter().flat_map(|(name, value)| ["\0", name.as_str(), "\0", value.as_str()]);
+        Cow::Owned(self.value.iter().copied().chain(fields.flat_map(str::bytes)).collect())
+    }
 }
 
 impl Upload {
@@ -63,19 +79,52 @@ pub(super) async fn read(
     let overflow = Rc::new(Cell::new(false));
     let stream = limited(payload, route.body_bytes_max, Rc::clone(&overflow));
     let declared = declared_type(request);
+    let query = fields::in_query(request)?;
+    let mut form = Pairs::new();
     let read = match &route.body {
         Body::File { field } if !route.accept.contains(&declared) => {
-            read_file(request, stream, &Wanted { field, route, parts_max }).await
+            let wanted = Wanted { file: Some(field), route, parts_max };
+            read_parts(request, stream, &wanted, &mut form)
+                .await
+                .and_then(|file| file.ok_or_else(|| missing_field(field, &form)))
         }
         Body::File { .. } | Body::Whole => read_whole(stream, declared).await,
+        Body::Fields => read_form(request, stream, &Wanted { file: None, route, parts_max }, &mut form).await,
     };
     // However the parser took the end of its input, the reason was this.
     if overflow.get() {
         return Err(Problem::too_large(route.body_bytes_max));
     }
     let (value, declared) = read?;
+    let fields = fields::take(&route.fields, &query, &form)?;
+    if route.body == Body::Fields {
+        let object: Map<String, Value> = fields.iter().cloned().map(|(name, value)| (name, value.into())).collect();
+        let value = Value::Object(object).to_string().into();
+        return Ok(Upload { value, content_type: "application/json".to_owned(), fields });
+    }
     let content_type = checked_type(&value, declared, &route.accept)?;
-    Ok(Upload { value, content_type })
+    Ok(Upload { value, content_type, fields })
+}
+
+/// Reads a body that is a form, or nothing.
+async fn read_form(
+    request: &HttpRequest,
+    stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    wanted: &Wanted<'_>,
+    form: &mut Pairs,
+) -> Result<(Bytes, String), Problem> {
+    let declared = declared_type(request);
+    if declared == "multipart/form-data" {
+        read_parts(request, stream, wanted, form).await?;
+    } else {
+        let body = collect(Box::pin(stream)).await.map_err(|_| cut_short())?;
+        match declared.as_str() {
+            "application/x-www-form-urlencoded" => *form = fields::in_form(&body)?,
+            _ if body.is_empty() => {}
+            _ => return Err(Problem::unsupported("This route takes a form, or no body at all.")),
+        }
+    }
+    Ok((Bytes::new(), declared))
 }
 
 /// What the content is: told by its first bytes where they tell, else what it is declared as. A picture's name on what is
@@ -137,29 +186,42 @@ async fn read_whole(
     Ok((value, declared))
 }
 
-/// The part that a multipart body is read for.
+/// The parts that a multipart body is read for.
 struct Wanted<'a> {
-    field: &'a str,
+    /// The field of the file, where there is one.
+    file: Option<&'a str>,
+    /// Its fields are read, too.
     route: &'a Accept,
     parts_max: usize,
 }
 
-async fn read_file(
+impl Wanted<'_> {
+    /// How long the field of this name may be; `None` where the route has none of that name in forms.
+    fn field_bytes_max(&self, name: &str) -> Option<usize> {
+        let field = self.route.fields.iter().find(|field| field.in_form && field.name == name)?;
+        Some(field.bytes_max)
+    }
+}
+
+/// Reads a multipart body: the file, and the fields that the route has. Others are told of by name, without a value.
+async fn read_parts(
     request: &HttpRequest,
     stream: impl Stream<Item = Result<Bytes, PayloadError>> + 'static,
     wanted: &Wanted<'_>,
-) -> Result<(Bytes, String), Problem> {
-    let Wanted { field: wanted, route, parts_max } = *wanted;
+    form: &mut Pairs,
+) -> Result<Option<(Bytes, String)>, Problem> {
+    let Wanted { file: wanted_file, route, parts_max } = *wanted;
     if declared_type(request) != "multipart/form-data" {
         let raw = match route.accept.join(", ") {
             names if names.is_empty() => String::new(),
             names => format!(", or the file itself as {names}"),
         };
-        let detail = format!("This route takes multipart/form-data with the file in the field {wanted:?}{raw}.");
+        let field = wanted_file.unwrap_or_default();
+        let detail = format!("This route takes multipart/form-data with the file in the field {field:?}{raw}.");
         return Err(Problem::unsupported(detail));
     }
     let mut parts = Multipart::new(request.headers(), stream);
-    let (mut file, mut others, mut count) = (None, Vec::new(), 0);
+    let (mut file, mut count) = (None, 0);
     while let Some(part) = parts.try_next().await.map_err(bad_multipart)? {
         count += 1;
         if count > parts_max {
@@ -167,11 +229,11 @@ async fn read_file(
             return Err(Problem::bad_request("too-many-parts", "Too many parts", detail));
         }
         let name = part.name().unwrap_or_default().to_owned();
-        if name != wanted {
-            others.push(printable(&name));
-            skip(part).await?;
+        if wanted_file != Some(name.as_str()) {
+            let value = read_field(part, wanted.field_bytes_max(&name)).await?;
+            form.push((name, value));
         } else if file.is_some() {
-            let detail = format!("The field {wanted:?} comes more than once; a request takes one file.");
+            let detail = format!("The field {name:?} comes more than once; a request takes one file.");
             return Err(Problem::bad_request("too-many-files", "More than one file", detail));
         } else {
             let content_type = media_type(part.content_type().map(|mime| mime.essence_str()));
@@ -180,12 +242,21 @@ async fn read_file(
     }
     match file {
         Some((value, _)) if value.is_empty() => {
-            let detail = format!("The file in the field {wanted:?} has 0 bytes.");
+            let detail = format!("The file in the field {:?} has 0 bytes.", wanted_file.unwrap_or_default());
             Err(Problem::bad_request("empty-file", "Empty file", detail))
         }
-        Some(file) => Ok(file),
-        None => Err(missing_field(wanted, &others)),
+        file => Ok(file),
     }
+}
+
+/// A field's value, a byte more than it may have at most; nothing of one that the route does not have.
+async fn read_field(mut part: Field, bytes_max: Option<usize>) -> Result<String, Problem> {
+    let mut value = Vec::new();
+    while let Some(chunk) = part.try_next().await.map_err(bad_multipart)? {
+        let room = bytes_max.map_or(0, |most| (most + 1).saturating_sub(value.len()));
+        value.extend_from_slice(&chunk[..chunk.len().min(room)]);
+    }
+    Ok(String::from_utf8_lossy(&value).into_owned())
 }
 
 async fn collect<E>(mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin) -> Result<Bytes, E> {
@@ -196,12 +267,8 @@ async fn collect<E>(mut stream: impl Stream<Item = Result<Bytes, E>> + Unpin) ->
     Ok(value.freeze())
 }
 
-async fn skip(mut part: Field) -> Result<(), Problem> {
-    while part.try_next().await.map_err(bad_multipart)?.is_some() {}
-    Ok(())
-}
-
-fn missing_field(wanted: &str, others: &[String]) -> Problem {
+fn missing_field(wanted: &str, others: &Pairs) -> Problem {
+    let others: Vec<String> = others.iter().map(|(name, _)| printable(name)).collect();
     let found = if others.is_empty() { "none".to_owned() } else { others.join(", ") };
     let detail = format!("The file must be in the field {wanted:?}; the fields that came: {found}.");
     Problem::bad_request("missing-field", "Missing field", detail)

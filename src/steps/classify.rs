@@ -6,7 +6,7 @@
 //! Never fetches, never stores, and never answers for a picture it could not read: that one is rejected.
 
 use super::StepContext;
-use crate::config::units::Size;
+use super::picture::{ImageLimits, JSON, replaced};
 use crate::vision::decode::{Limits, decode};
 use crate::vision::describe::is_below;
 use crate::vision::loaded::{Loaded, RunOptions};
@@ -17,7 +17,7 @@ use crate::vision::rank::{Answer, rank};
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
 use bulkhead_core::phases::Phases;
-use bulkhead_core::record::{Header, Origin, Record};
+use bulkhead_core::record::{Origin, Record};
 use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,14 +27,10 @@ use std::time::{Duration, Instant};
 
 /// The step's name in pipelines, metrics and dead letters.
 pub const NAME: &str = "classify";
-const CONTENT_TYPE: &str = "content-type";
-const JSON: &[u8] = b"application/json";
 /// More would only wait for each other.
 const THREADS_MAX: usize = 256;
 /// The share of a stage's timeout after which a model's run is ended: the worker answers for it before it counts as hung.
 const CALL_SHARE: f64 = 0.9;
-/// 8 GB of pixels.
-const PIXELS_MAX: u64 = 1_000_000_000;
 
 /// `{ classify = { model = "models/digits.toml", top = 3 } }`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -74,34 +70,6 @@ fn default_providers() -> Vec<Provider> {
     vec![Provider::Cpu]
 }
 
-/// What a picture may cost.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ImageLimits {
-    /// Its encoded size.
-    pub bytes_max: Size,
-    /// Pixels of its longer side.
-    #[schemars(range(min = 1))]
-    pub side_max: u32,
-    /// Pixels in all. A worker takes up to 8 bytes for each, `bytes_max` and 16 MiB; a picture of a kind that would take
-    /// more (16 bits with alpha, progressive CMYK) is rejected before it does.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub pixels_max: u64,
-}
-
-impl Default for ImageLimits {
-    fn default() -> Self {
-        let Limits { bytes_max, side_max, pixels_max, .. } = Limits::default();
-        Self { bytes_max: Size(bytes_max as u64), side_max, pixels_max }
-    }
-}
-
-impl From<ImageLimits> for Limits {
-    fn from(image: ImageLimits) -> Self {
-        Self::new(image.bytes_max.bytes(), image.side_max, image.pixels_max)
-    }
-}
-
 impl ClassifyConfig {
     /// Everything that is wrong with it by itself. Opens no file.
     #[must_use]
@@ -128,20 +96,7 @@ impl ClassifyConfig {
             None if self.providers.len() > 1 => problems.push("providers: \"cuda\" comes twice".to_owned()),
             _ => {}
         }
-        let ImageLimits { bytes_max, side_max, pixels_max } = self.image;
-        for (key, limit, most) in [
-            ("bytes_max", bytes_max.0, u64::MAX),
-            ("side_max", side_max.into(), u64::MAX),
-            ("pixels_max", pixels_max, PIXELS_MAX),
-        ] {
-            if limit == 0 {
-                problems.push(format!("image.{key}: 0 would reject every picture; at least 1 is needed"));
-            } else if limit > most {
-                problems.push(format!(
-                    "image.{key}: {limit} is no limit that memory could hold; at most {most} is possible"
-                ));
-            }
-        }
+        problems.extend(self.image.problems());
         problems
     }
 
@@ -304,18 +259,10 @@ impl Timer {
 /// A fault that is the record's own rejects it; another one is the stage's.
 fn verdict(record: &Record, answer: Result<Vec<u8>, Fault>) -> Result<Verdict, Fault> {
     match answer {
-        Ok(json) => Ok(Verdict::one(answered(record, json))),
+        Ok(json) => Ok(Verdict::one(replaced(record, json, JSON))),
         Err(fault) if fault.class == FaultClass::Poison => Ok(Verdict::Reject(fault)),
         Err(fault) => Err(fault),
     }
-}
-
-/// The answer as a record: the picture's, with another value and content type.
-fn answered(record: &Record, json: Vec<u8>) -> Record {
-    let mut headers: Vec<Header> =
-        record.headers.iter().filter(|h| !h.name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes())).cloned().collect();
-    headers.push(Header::new(CONTENT_TYPE, JSON));
-    Record { key: record.key.clone(), value: Some(json.into()), headers, timestamp: record.timestamp }
 }
 
 #[cfg(test)]

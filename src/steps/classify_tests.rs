@@ -1,10 +1,11 @@
 //! The step as a stage runs it: our model, its samples, and what is sent instead of a picture.
 
 use super::*;
+use crate::config::units::Size;
 use crate::steps::CallLimits;
 use crate::steps::testing::context_in;
 use bulkhead_core::fault::FaultClass;
-use bulkhead_core::record::ID_HEADER;
+use bulkhead_core::record::{Header, ID_HEADER};
 use bulkhead_core::time::WallMs;
 use bulkhead_testkit::onnx::{FLOAT, Graph, flatten};
 use serde_json::Value;

@@ -4,9 +4,13 @@
 pub mod chaos;
 mod chaos_runs;
 pub mod classify;
+pub mod detect;
+pub mod encode_image;
 pub mod filter;
+pub mod http;
 pub mod map;
 pub mod pass;
+pub mod picture;
 pub mod reject;
 pub mod route;
 mod stateless;
@@ -30,8 +34,14 @@ use std::time::Duration;
 pub enum StepConfig {
     /// Names what a picture shows, by an ONNX model.
     Classify(classify::ClassifyConfig),
+    /// Finds things on a picture, by an ONNX model.
+    Detect(detect::DetectConfig),
+    /// Makes a picture a smaller file: re-encoded, scaled down, without metadata.
+    EncodeImage(encode_image::EncodeImageConfig),
     /// Lets go on what an expression holds for.
     Filter(filter::FilterConfig),
+    /// Calls an HTTP API, and goes on with its answer.
+    Http(Box<http::HttpConfig>),
     /// Makes new records by expressions.
     Map(map::MapConfig),
     /// Lets every record pass as it is.
@@ -86,7 +96,10 @@ impl StepConfig {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Classify(_) => classify::NAME,
+            Self::Detect(_) => detect::NAME,
+            Self::EncodeImage(_) => encode_image::NAME,
             Self::Filter(_) => filter::NAME,
+            Self::Http(_) => http::NAME,
             Self::Map(_) => map::NAME,
             Self::Pass(_) => pass::NAME,
             Self::Reject(_) => reject::NAME,
@@ -99,7 +112,7 @@ impl StepConfig {
     /// Whether the step runs native code that can take the process down.
     #[must_use]
     pub const fn is_native(&self) -> bool {
-        matches!(self, Self::Classify(_))
+        matches!(self, Self::Classify(_) | Self::Detect(_))
     }
 
     /// Whether a route can have the step, where it runs before a record is accepted: it says yes or no at once, to whoever
@@ -107,9 +120,14 @@ impl StepConfig {
     #[must_use]
     pub const fn is_edge(&self) -> bool {
         match self {
-            Self::Chaos(_) | Self::Filter(_) | Self::Pass(_) | Self::Reject(_) | Self::Validate(_) => true,
+            Self::Chaos(_)
+            | Self::EncodeImage(_)
+            | Self::Filter(_)
+            | Self::Pass(_)
+            | Self::Reject(_)
+            | Self::Validate(_) => true,
             Self::Map(config) => config.is_edge(),
-            Self::Classify(_) | Self::Route(_) => false,
+            Self::Classify(_) | Self::Detect(_) | Self::Http(_) | Self::Route(_) => false,
         }
     }
 
@@ -128,6 +146,9 @@ impl StepConfig {
     pub fn check(&self, context: StepContext<'_>) -> Vec<String> {
         match self {
             Self::Classify(config) => config.check(context),
+            Self::Detect(config) => config.check(context),
+            Self::EncodeImage(config) => config.check(),
+            Self::Http(config) => config.check(context),
             Self::Filter(_) | Self::Pass(_) => Vec::new(),
             Self::Map(config) => config.check(context),
             Self::Reject(config) => config.check(),
@@ -144,7 +165,10 @@ impl StepConfig {
     pub fn factory(&self, context: StepContext<'_>) -> Result<Arc<dyn StepFactory>, Vec<String>> {
         Ok(match self {
             Self::Classify(config) => config.factory(context)?,
+            Self::Detect(config) => config.factory(context)?,
+            Self::EncodeImage(config) => Arc::new(config.factory()?),
             Self::Filter(config) => config.factory(context),
+            Self::Http(config) => Arc::new(config.factory(context)?),
             Self::Map(config) => config.factory(context),
             Self::Pass(_) => Arc::new(pass::PassFactory),
             Self::Reject(config) => config.factory(context),

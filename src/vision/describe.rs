@@ -196,7 +196,7 @@ impl Description {
 }
 
 impl Input {
-    fn problems(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let mut refuse = |key, why: String| problems.push((key, why));
         let count = self.channels.count();
@@ -238,7 +238,7 @@ impl Input {
 }
 
 /// Whether a text can stand for something in results, headers and lines of a log.
-fn is_word(text: &str) -> bool {
+pub(super) fn is_word(text: &str) -> bool {
     (1..=WORD_MAX).contains(&text.chars().count()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 

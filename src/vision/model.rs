@@ -213,7 +213,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A path that is relative to a file's directory.
-fn beside(file: &Path, relative: &Path) -> PathBuf {
+pub(super) fn beside(file: &Path, relative: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(relative)
 }
 
@@ -226,7 +226,7 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(refuse)
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
+pub(super) fn read_text(path: &Path) -> Result<String, String> {
     String::from_utf8(read(path, TEXT_BYTES_MAX)?).map_err(|e| format!("`{}` is not UTF-8: {e}", path.display()))
 }
 

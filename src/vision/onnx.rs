@@ -10,7 +10,7 @@ use ort::ep;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session as OrtSession};
-use ort::value::{Outlet, TensorElementType, TensorRef, ValueType};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -333,6 +333,31 @@ impl Session {
         self.provider
     }
 
+    /// Runs the graph on its one input and gives the outputs with these indices, integers as floats. A run that takes longer
+    /// than `limit` is ended.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; also an output that holds neither floats nor integers.
+    pub fn run_outputs(
+        &mut self,
+        shape: &[usize],
+        values: &[f32],
+        wanted: &[usize],
+        limit: Duration,
+    ) -> Result<Vec<Output>, Halt> {
+        let (session, options) = (&mut self.session, &*self.run_options);
+        let mut run = || -> ort::Result<Vec<Output>> {
+            let input = TensorRef::from_array_view((shape, values))?;
+            let outputs = session.run_with_options(ort::inputs![input], options)?;
+            wanted.iter().map(|index| extract(&outputs[*index])).collect()
+        };
+        options.unterminate().map_err(|e| Halt::Failed(e.to_string()))?;
+        self.watchdog.arm(Instant::now() + limit);
+        let ran = run();
+        let ended = self.watchdog.disarm();
+        ran.map_err(|error| if ended { Halt::Ended } else { Halt::Failed(error.to_string()) })
+    }
+
     /// Runs the graph on its one input and gives the values of the output with this index. A run that takes longer than
     /// `limit` is ended: at its next node, as ONNX Runtime looks whether to go on between nodes.
     ///
@@ -352,6 +377,31 @@ impl Session {
         // One that was ended when it had just finished did finish.
         ran.map_err(|error| if ended { Halt::Ended } else { Halt::Failed(error.to_string()) })
     }
+}
+
+/// What an output of a graph held.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Its values, row by row.
+    pub values: Vec<f32>,
+}
+
+fn extract(value: &DynValue) -> ort::Result<Output> {
+    fn output<T: Copy>(shape: &[i64], values: &[T], float: impl Fn(T) -> f32) -> Output {
+        let shape = shape.iter().map(|side| usize::try_from(*side).unwrap_or(0)).collect();
+        Output { shape, values: values.iter().map(|value| float(*value)).collect() }
+    }
+    // Classes and counts are small: a float holds them exactly.
+    if let Ok((shape, values)) = value.try_extract_tensor::<i64>() {
+        return Ok(output(shape, values, |value| value as f32));
+    }
+    if let Ok((shape, values)) = value.try_extract_tensor::<i32>() {
+        return Ok(output(shape, values, |value| value as f32));
+    }
+    let (shape, values) = value.try_extract_tensor::<f32>()?;
+    Ok(output(shape, values, |value| value))
 }
 
 fn configured(library: &Library, options: &SessionOptions, provider: Provider) -> ort::Result<SessionBuilder> {

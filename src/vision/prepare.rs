@@ -1,5 +1,6 @@
 //! Turns pictures into the numbers that a model takes, as its description says. Never looks at what they mean.
 
+use super::boxes::Placement;
 use super::decode::Picture;
 use super::describe::{Channels, Fit, Input, Layout};
 use super::ink;
@@ -50,6 +51,26 @@ impl Preparation {
         (0..count).map(|i| self.normalised[0][i * 255 / count]).collect()
     }
 
+    /// Where the input lies on a picture that was fitted into it; for every fit but `ink`.
+    #[must_use]
+    pub fn placement(&self, picture: &Picture) -> Placement {
+        let (width, height) = (picture.width as f64, picture.height as f64);
+        let (across, down) = (self.input.width as f64, self.input.height as f64);
+        match self.input.fit {
+            Fit::Cover => {
+                let (left, top, part_width, part_height) = covered(picture, &self.input).place();
+                Placement { across: part_width / across, down: part_height / down, left, top }
+            }
+            Fit::Letterbox => {
+                let (inner_width, inner_height) = self.inner(picture);
+                let (left, top) = ((self.input.width - inner_width) / 2, (self.input.height - inner_height) / 2);
+                let (across, down) = (width / inner_width as f64, height / inner_height as f64);
+                Placement { across, down, left: -(left as f64) * across, top: -(top as f64) * down }
+            }
+            Fit::Stretch | Fit::Ink => Placement { across: width / across, down: height / down, left: 0.0, top: 0.0 },
+        }
+    }
+
     fn append_ink(&self, picture: &Picture, batch: &mut Vec<f32>) -> Result<(), Fault> {
         let plane = ink::fit(picture, self.input.width, self.input.margin).map_err(|ink::NoInk| {
             Fault::poison("no_ink", "nothing is drawn on the picture: no part stands out from its background")
@@ -58,12 +79,18 @@ impl Preparation {
         Ok(())
     }
 
+    /// The size of the whole picture within the input, its proportions kept.
+    fn inner(&self, picture: &Picture) -> (usize, usize) {
+        let Input { width, height, .. } = self.input;
+        let scale = (width as f64 / picture.width as f64).min(height as f64 / picture.height as f64);
+        let scaled = |side: usize, most: usize| ((side as f64 * scale).round() as usize).clamp(1, most);
+        (scaled(picture.width, width), scaled(picture.height, height))
+    }
+
     /// The whole picture, its proportions kept, in the middle of the input.
     fn letterboxed(&mut self, picture: &Picture) -> Vec<u8> {
         let Input { width, height, fill, .. } = self.input;
-        let scale = (width as f64 / picture.width as f64).min(height as f64 / picture.height as f64);
-        let scaled = |side: usize, most: usize| ((side as f64 * scale).round() as usize).clamp(1, most);
-        let (inner_width, inner_height) = (scaled(picture.width, width), scaled(picture.height, height));
+        let (inner_width, inner_height) = self.inner(picture);
         let inner = self.scaler.rgb(picture, Window::whole(picture), inner_width, inner_height);
         let mut rgb = vec![fill; 3 * width * height];
         let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);

@@ -25,6 +25,12 @@ impl Window {
         Self { left: 0.0, top: 0.0, width: picture.width as f64, height: picture.height as f64 }
     }
 
+    /// Where it lies and how large it is: left, top, width, height.
+    #[must_use]
+    pub fn place(&self) -> (f64, f64, f64, f64) {
+        (self.left, self.top, self.width, self.height)
+    }
+
     /// The middle of a picture; what is asked for beyond its sides is not given.
     #[must_use]
     pub fn middle(picture: &Picture, width: f64, height: f64) -> Self {

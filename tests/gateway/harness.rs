@@ -4,6 +4,7 @@ use actix_web::http::Method;
 use bulkhead::config::load::Options;
 use bulkhead::config::{Config, Overrides};
 use bulkhead::gateway::admission::{Pressure, Refusal};
+use bulkhead::gateway::answer::Answers;
 use bulkhead::gateway::keys::KeyTable;
 use bulkhead::gateway::route::{Accept, Action, Body, Idempotency, InProgress, JobsOf, Key, Results, Route};
 use bulkhead::gateway::{self, GatewayDeps, GatewayHandle, Limits, table};
@@ -125,12 +126,14 @@ fn routes() -> Vec<Route> {
             body,
             body_bytes_max,
             accept,
+            fields: Vec::new(),
             key,
             steps,
             deadline,
             idempotency,
             waits,
             wait_max,
+            answers: Answers::default(),
             outbox: None,
             log_records,
         }

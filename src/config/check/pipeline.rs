@@ -64,6 +64,13 @@ fn topics(at: &mut At<'_>, file: &PipelineFile) {
         }
         roles.push((role, topic));
     }
+    for (index, topic) in section.results.iter().flat_map(|results| &results.topics).enumerate() {
+        let path = format!("pipeline.results.topics[{index}]");
+        if let Some((other, _)) = roles.iter().find(|(_, taken)| *taken == topic.0) {
+            at.at(&path, format_args!("topic {topic} is {other} already; only what is outside writes to it"));
+        }
+        roles.push(("one of the results'", topic.0.clone()));
+    }
     if section.ledger.is_some() && section.source.topic.0 == roles[1].1 {
         at.at("pipeline.source.topic", "is the topic of this pipeline's ledger, <name>.ledger; read another one");
     }
@@ -99,6 +106,9 @@ fn times(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon) {
     at.some("pipeline.lane.commit_interval", section.lane.commit_interval);
     if let Some(ledger) = &section.ledger {
         at.some("pipeline.ledger.ttl", ledger.ttl);
+    }
+    if let Some(retention) = section.results.as_ref().and_then(|results| results.retention) {
+        at.some("pipeline.results.retention", retention);
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{At, BODY_MAX, Found, Loaded, outbox, pages};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
-use crate::config::route::{Method, RouteFile, follows_requests, varies};
-use crate::config::text::{KeyFrom, Name, RouteKeyFrom};
+use crate::config::route::{Method, Reply, RouteFile, fields, follows_requests, varies};
+use crate::config::text::{ContentFrom, KeyFrom, Name, RouteKeyFrom};
 use crate::config::units::Period;
 use crate::steps::StepContext;
 use bulkhead_core::record::ID_HEADER;
@@ -69,6 +69,17 @@ fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
     }
 }
 
+/// How a route that waits tells how its job ended.
+fn told(at: &mut At<'_>, path: &str, route: &RouteFile) {
+    let Some(answer) = &route.answer else { return };
+    if route.reply != Some(Reply::Result) {
+        at.at(&format!("{path}.answer"), "is for a route that waits for its job's end: reply = \"result\"");
+    }
+    for (key, why) in answer.problems() {
+        at.at(&format!("{path}.answer.{key}"), why);
+    }
+}
+
 /// What the steps at the edge of a pipeline must be.
 pub(super) fn steps(at: &mut At<'_>, file: &PipelineFile, context: StepContext<'_>) {
     for (index, route) in file.route.iter().enumerate() {
@@ -97,6 +108,14 @@ fn produces(at: &mut At<'_>, path: &str, route: &RouteFile) {
         let why = format_args!("must be at most \"{BODY_MAX}\": brokers take no request above 100 MiB");
         at.at(&format!("{path}.produce.body_max"), why);
     }
+    told(at, path, route);
+    for (field, why) in fields::problems(&produce.fields) {
+        let dot = if field.is_empty() { "" } else { "." };
+        at.at(&format!("{path}.produce.fields{dot}{field}"), why);
+    }
+    if produce.content.0 == ContentFrom::Fields && produce.fields.is_empty() {
+        at.at(&format!("{path}.produce.content"), "is the route's fields, and it has none; give it fields = { … }");
+    }
     if route.method == Method::Get {
         at.at(&format!("{path}.method"), "a route that produces is no GET; valid: \"POST\", \"PUT\"");
     }
@@ -106,6 +125,7 @@ fn produces(at: &mut At<'_>, path: &str, route: &RouteFile) {
 fn no_more(at: &mut At<'_>, path: &str, route: &RouteFile) {
     for (key, is_there) in [
         ("reply", route.reply.is_some()),
+        ("answer", route.answer.is_some()),
         ("idempotency", route.idempotency.is_some()),
         ("steps", !route.steps.is_empty()),
     ] {

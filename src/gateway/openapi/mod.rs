@@ -1,6 +1,7 @@
 //! The API's description (OpenAPI 3.1), made from the routes that are served. Never lists what is not served: a route of a
 //! new kind is described by its arm of [`operation`].
 
+mod fields;
 mod problems;
 mod schemas;
 
@@ -127,17 +128,26 @@ fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
             parameters.push(header(name, true, "The record's key: what has one key stays in order.", &word()));
         }
     }
-    problems.push(if matches!(accept.body, Body::File { .. }) { problems::FORM } else { problems::WHOLE });
+    parameters.extend(fields::parameters(accept));
+    if !accept.fields.is_empty() {
+        problems.push(problems::FIELDS);
+    }
+    if accept.answers.failure_is_problem {
+        problems.push(problems::FAILED);
+    }
+    if accept.answers.late_is_problem {
+        problems.push(problems::LATE);
+    }
+    problems.push(if matches!(accept.body, Body::Whole) { problems::WHOLE } else { problems::FORM });
+    let mut done = ended("The job has ended within the time that the request waited.", &["Content-Location"]);
+    done["content"] = fields::done(&accept.answers);
     Operation {
         tag: accept.jobs.pipeline.to_string(),
         id: String::new(),
         summary: format!("Makes a record of the request, for the pipeline {}", accept.jobs.pipeline),
         parameters,
-        body: Some(json!({ "required": true, "content": content(accept) })),
-        answers: vec![
-            (200, ended("The job has ended within the time that the request waited.", &["Content-Location"])),
-            (202, accepted(accept, routes)),
-        ],
+        body: Some(json!({ "required": accept.body != Body::Fields, "content": content(accept) })),
+        answers: vec![(200, done), (202, accepted(accept, routes))],
         problems,
     }
 }
@@ -145,13 +155,20 @@ fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
 /// The bodies that a route takes.
 fn content(accept: &Accept) -> Value {
     let mut content = Map::new();
+    let mut properties = fields::properties(accept);
+    if accept.body == Body::Fields {
+        let schema = json!({ "type": "object", "properties": properties });
+        content.insert("application/x-www-form-urlencoded".to_owned(), json!({ "schema": schema }));
+        return content.into();
+    }
     if let Body::File { field } = &accept.body {
         let mut encoding = json!({});
         if !accept.accept.is_empty() {
             encoding[field] = json!({ "contentType": accept.accept.join(", ") });
         }
         let file = json!({ "type": "string", "format": "binary", "minLength": 1 });
-        let schema = json!({ "type": "object", "properties": { field: file }, "required": [field] });
+        properties.insert(field.clone(), file);
+        let schema = json!({ "type": "object", "properties": properties, "required": [field] });
         content.insert("multipart/form-data".to_owned(), json!({ "schema": schema, "encoding": encoding }));
     }
     let whole = json!({ "schema": { "type": "string", "format": "binary", "minLength": 1 } });

@@ -42,6 +42,23 @@ pub(super) const FORM: &[Kind] = &[
     kind("too-many-files", 400, "the field comes more than once"),
     kind("too-many-parts", 400, "the form has more than `http.parts_max` parts"),
 ];
+/// Of fields beside the content.
+pub(super) const FIELDS: &[Kind] = &[
+    kind("bad-field", 400, "a field is too long, or not of its form"),
+    kind("bad-form", 400, "the query or the form cannot be read"),
+    kind("missing-field", 400, "a field is missing"),
+    kind("repeated-field", 400, "a field comes more than once"),
+];
+/// Of a job that failed while the request waited for it; its status says whose fault it was, `code` what it was.
+pub(super) const FAILED: &[Kind] = &[
+    kind("job-failed", 422, "the job failed over what was sent"),
+    kind("job-failed", 500, "the job failed"),
+    kind("job-failed", 502, "the job failed over another system"),
+    kind("job-failed", 503, "the job failed over what may pass"),
+];
+/// Of a job that has not ended in time.
+pub(super) const LATE: &[Kind] =
+    &[kind("result-late", 504, "the job has not ended within the route's `wait_max`; it goes on")];
 /// Of storing a record.
 pub(super) const STORED: &[Kind] = &[
     kind("log-refused", 500, "the log refuses the record for good"),

@@ -75,6 +75,14 @@ pub struct Picture {
 /// # Errors
 /// A poison fault: `empty_image`, `not_an_image`, `image_too_large`, `truncated_image` or `undecodable_image`.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, Fault> {
+    decode_told(bytes, limits).map(|(picture, _)| picture)
+}
+
+/// As [`decode`], and whether the picture had to be turned or mirrored for it.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_told(bytes: &[u8], limits: &Limits) -> Result<(Picture, bool), Fault> {
     if bytes.is_empty() {
         return Err(Fault::poison("empty_image", "the picture has 0 bytes"));
     }
@@ -89,7 +97,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, Fault> {
         .unwrap_or_else(|_| Err(Fault::poison("undecodable_image", "the picture made its decoder panic")))
 }
 
-fn decode_unguarded(bytes: &[u8], limits: &Limits) -> Result<Picture, Fault> {
+fn decode_unguarded(bytes: &[u8], limits: &Limits) -> Result<(Picture, bool), Fault> {
     let format = format_of(bytes)?;
     let refused = |e: ImageError| fault(&e, format);
     let input = Cursor::new(bytes);
@@ -140,7 +148,7 @@ struct Opened<D> {
 
 impl<D: ImageDecoder> Opened<D> {
     /// The pixels, if they may cost that much. EXIF that the decoder does not find can be given.
-    fn read(mut self, limits: &Limits, exif: Option<&[u8]>) -> Result<Picture, Fault> {
+    fn read(mut self, limits: &Limits, exif: Option<&[u8]>) -> Result<(Picture, bool), Fault> {
         let ((width, height), color) = (self.decoder.dimensions(), self.decoder.color_type());
         check_size(width, height, limits)?;
         let (pixels, output) = (u64::from(width) * u64::from(height), self.decoder.total_bytes());
@@ -157,7 +165,8 @@ impl<D: ImageDecoder> Opened<D> {
         let orientation = own.as_deref().or(exif).and_then(exif::orientation).unwrap_or(Orientation::NoTransforms);
         let mut raw = vec![0; usize::try_from(output).map_err(|_| too_large(format!("{output} bytes")))?];
         self.decoder.read_image(&mut raw).map_err(|e| fault(&e, self.format))?;
-        Ok(pixels::upright(pixels::on_white(raw, color), width, height, orientation))
+        let is_turned = orientation != Orientation::NoTransforms;
+        Ok((pixels::upright(pixels::on_white(raw, color), width, height, orientation), is_turned))
     }
 }
 

@@ -2,6 +2,7 @@
 //! Never names the engine: it sees what a user of the daemon sees.
 #![allow(clippy::missing_panics_doc, reason = "a broken set-up ends the test, with a message")]
 
+pub mod airflow;
 pub mod audit;
 pub mod browser;
 pub mod daemon;
@@ -16,3 +17,4 @@ pub mod process;
 pub mod relay;
 mod scratch;
 pub mod topics;
+pub mod web;
