@@ -130,7 +130,8 @@ fn refused(expected: &ExpectRefused, step: Option<&str>, fault: &Fault) -> Vec<S
     if let Some(violations) = &expected.violations {
         let mut wanted = violations.clone();
         let mut found: Vec<String> = fault.violations.iter().map(|violation| violation.path.clone()).collect();
-        (wanted.sort(), found.sort());
+        wanted.sort();
+        found.sort();
         if wanted != found {
             wrong.push(format!("violations:\n  - {}\n  + {}", wanted.join(" "), found.join(" ")));
         }
