@@ -147,10 +147,12 @@ mod tests {
     #[test]
     fn work_is_done_and_threads_are_used_again() {
         block_on(async {
-            let pool = Pool::new(8, PATIENCE);
+            // With one permit, the next piece of work waits until the thread is idle again.
+            let pool = Pool::new(1, PATIENCE);
             for _ in 0..20 {
                 assert_eq!(pool.run("/", thread_name).await, Ok("edge-steps-0".to_owned()));
             }
+            let pool = Pool::new(8, PATIENCE);
             let together: Vec<_> = (0..50).map(|n| pool.run("/", move || n)).collect();
             let answers = futures::future::join_all(together).await;
             assert_eq!(answers.into_iter().collect::<Result<Vec<_>, _>>(), Ok((0..50).collect()));
