@@ -103,7 +103,8 @@ impl Airflow {
 
     /// Kills all of it and waits until it is gone.
     pub fn kill(&self) {
-        let group = format!("kill -KILL -- -{} 2>/dev/null || true", self.process.pid());
+        // `-s`: not every shell takes a group after `-KILL`.
+        let group = format!("kill -s KILL -- -{} 2>/dev/null || true", self.process.pid());
         let killed = Command::new("sh").args(["-c", &group]).status();
         assert!(killed.is_ok_and(|status| status.success()), "there is no shell to kill Airflow with");
         self.process.kill();
