@@ -64,6 +64,7 @@ fn route(route: &Route, text: &mut String) -> std::fmt::Result {
                 ContentFrom::Body => "the body".to_owned(),
                 ContentFrom::Field(name) => format!("the field {name}"),
                 ContentFrom::Fields => "its fields".to_owned(),
+                ContentFrom::Events => format!("each of at most {} events", produce.events_max),
             };
             let key = match &produce.key {
                 RouteKeyFrom::Id => "the job id".to_owned(),

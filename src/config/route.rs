@@ -104,6 +104,10 @@ pub struct ProduceFile {
     /// What becomes the record's value.
     #[serde(default = "body")]
     pub content: Content,
+    /// How many events a body has at most, where `content` is `"events"`; more are answered with 413.
+    #[serde(default = "events_max")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub events_max: u32,
     /// The largest request body. Absent: `http.body_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_max: Option<Size>,
@@ -123,6 +127,10 @@ pub struct ProduceFile {
 
 const fn job_id() -> RouteKey {
     RouteKey(RouteKeyFrom::Id)
+}
+
+const fn events_max() -> u32 {
+    1_000
 }
 
 const fn body() -> Content {
@@ -185,6 +193,8 @@ pub struct Produce {
     pub key: RouteKeyFrom,
     /// What becomes the record's value.
     pub content: ContentFrom,
+    /// How many events a body has at most.
+    pub events_max: u32,
     /// The largest request body, bytes.
     pub body_max: Size,
     /// The media types that are taken; empty: any.
@@ -232,6 +242,7 @@ impl RouteFile {
                 pipeline: pipeline.clone(),
                 key: produce.key.0,
                 content: produce.content.0,
+                events_max: produce.events_max,
                 body_max: produce.body_max.unwrap_or(http.body_max),
                 accept: produce.accept,
                 fields: produce.fields,

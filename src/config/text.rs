@@ -77,7 +77,8 @@ text_type! {
 
 text_type! {
     /// What becomes the value of a record that a route accepts: `body` (the whole request body), `field:NAME` (one part of a
-    /// `multipart/form-data` body) or `fields` (the route's `fields` as a JSON object; the body is a form, or empty).
+    /// `multipart/form-data` body), `fields` (the route's `fields` as a JSON object; the body is a form, or empty) or `events`
+    /// (each JSON object of the body is a record: one, an array of them, or one a line).
     Content(ContentFrom), format = "content", example = "body"
 }
 
@@ -125,6 +126,8 @@ pub enum ContentFrom {
     Field(String),
     /// The route's fields, as a JSON object.
     Fields,
+    /// Each JSON object of the body is a record's.
+    Events,
 }
 
 impl FromStr for Name {
@@ -195,10 +198,11 @@ impl FromStr for Content {
         match (text, text.strip_prefix("field:")) {
             ("body", _) => Ok(Self(ContentFrom::Body)),
             ("fields", _) => Ok(Self(ContentFrom::Fields)),
+            ("events", _) => Ok(Self(ContentFrom::Events)),
             (_, Some(name)) if !name.is_empty() => Ok(Self(ContentFrom::Field(name.to_owned()))),
             _ => Err(
-                "available are \"body\" (the whole body), \"field:NAME\" (a part of a multipart body) and \"fields\" \
-                      (the route's fields)"
+                "available are \"body\" (the whole body), \"field:NAME\" (a part of a multipart body), \"fields\" (the route's \
+                      fields) and \"events\" (each JSON object of the body)"
                     .into(),
             ),
         }
@@ -305,6 +309,7 @@ display!(RouteKey, key => match key {
 });
 display!(Content, content => match content {
     ContentFrom::Body => "body".to_owned(),
+    ContentFrom::Events => "events".to_owned(),
     ContentFrom::Field(name) => format!("field:{name}"),
     ContentFrom::Fields => "fields".to_owned(),
 });

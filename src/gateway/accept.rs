@@ -1,18 +1,21 @@
 //! Takes a record: reads it, names its job, hands it to the log, and answers once it is durable. Never answers before.
 
 use super::client::{self, header_text};
+use super::edge::{Edged, Refused};
 use super::jobs::{Asked, PREFERENCE_APPLIED, granted, is_final, prefers_async};
 use super::keys::{self, First, IDEMPOTENCY_KEY, Named, Turn};
 use super::problem::Problem;
-use super::route::{Accept, Key};
+use super::route::{Accept, Body, Key};
+use super::split::Event;
 use super::store::{Place, store};
-use super::{Intake, RETRY_AFTER_S, Shared, admission, upload};
+use super::upload::{self, Upload};
+use super::{Intake, RETRY_AFTER_S, Shared, admission, many};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use bulkhead_actors::log::Outgoing;
 use bulkhead_core::deadline::{DEADLINE_HEADER, deadline};
-use bulkhead_core::job_id::Scope;
+use bulkhead_core::job_id::{JobId, Scope};
 use bulkhead_core::jobs::Job;
 use bulkhead_core::ledger::{TENANT_HEADER, fingerprint};
 use bulkhead_core::record::{ACCEPTED_HEADER, FINGERPRINT_HEADER, Header, ID_HEADER, Record};
@@ -57,6 +60,8 @@ struct Request<'a> {
 /// A request whose record is durable.
 struct Taken<'a> {
     job: Asked<'a>,
+    /// The names of its events, where its body brings several.
+    events: Option<Vec<JobId>>,
     /// What it is called.
     named: Option<Named>,
     is_replay: bool,
@@ -112,6 +117,9 @@ pub(super) async fn serve(
     if let Some(applied) = granted.applied {
         response.insert_header((PREFERENCE_APPLIED, applied));
     }
+    if let Some(events) = &taken.events {
+        return Ok(response.json(many::answer(intake, events)));
+    }
     Ok(answer(intake, &taken, job.as_ref(), place, &mut response))
 }
 
@@ -146,37 +154,79 @@ async fn take<'a>(
         .await
         .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
     let key = keys::key_of(&shared.steps, &intake.path, &route.idempotency, header, &upload).await?;
-    let request = Request { asker, job: job(shared, intake, asker, key.as_deref()), key };
+    let job = job(shared, intake, asker, key.as_deref());
     // Of what the client sent, whatever the steps make of it.
     let print = fingerprint(&upload.signed());
-    let mut record = record(route, &request, upload)?;
-    let Request { job, key, .. } = request;
+    let Made { mut records, events } = make(shared, intake, Request { asker, job, key: key.clone() }, upload)?;
     let Some(key) = key else {
-        let place = Some(finish(shared, intake, record).await?);
-        return Ok(Taken { job, named: None, is_replay: false, place, _first: None });
+        let place = Some(finish(shared, intake, records).await?);
+        return Ok(Taken { job, events, named: None, is_replay: false, place, _first: None });
     };
-    record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
-    let outcome = || job.find(shared).and_then(|job| job.fingerprint);
+    for record in records.iter_mut().filter_map(|record| record.as_mut().ok()) {
+        record.headers.push(Header::new(FINGERPRINT_HEADER, format!("{print:016x}")));
+    }
+    // A request that brings several events is known by its first one's outcome.
+    let known = Asked { id: events.as_ref().and_then(|events| events.first().copied()).unwrap_or(job.id), ..job };
+    let outcome = || known.find(shared).and_then(|job| job.fingerprint);
     let patience = limits.ack_timeout + if route.steps.is_some() { limits.steps_timeout } else { Duration::ZERO };
     let turn = shared.keys.turn(job.id, print, in_progress, patience, outcome).await?;
     let (place, first) = match turn {
         Turn::Replay => (None, None),
         Turn::First(first) => {
-            let place = finish(shared, intake, record).await?;
+            let place = finish(shared, intake, records).await?;
             (Some(place), first.durable(in_progress))
         }
     };
-    Ok(Taken { job, named: Some(Named { key, fingerprint: print }), is_replay: place.is_none(), place, _first: first })
+    let (is_replay, named) = (place.is_none(), Some(Named { key, fingerprint: print }));
+    Ok(Taken { job, events, named, is_replay, place, _first: first })
 }
 
-/// Has the record pass the route's steps, and makes it durable.
-async fn finish(shared: &Shared, intake: &Intake, mut record: Record) -> Result<Place, Problem> {
-    if let Some(steps) = &intake.route.steps {
-        let edged = steps.run(&shared.steps, vec![record]).await?.pop();
-        record = edged.ok_or_else(Problem::internal)?.map_err(|refused| refused.problem())?;
-    }
-    let topic = Arc::clone(&intake.route.topic);
-    store(shared, intake, vec![Outgoing { topic, partition: None, record }]).await
+/// The records of a body.
+struct Made {
+    /// Those that are to be stored; an event that is none, with the reason.
+    records: Vec<Edged>,
+    /// Their names, where the route's bodies bring several.
+    events: Option<Vec<JobId>>,
+}
+
+/// Makes a body its records.
+fn make(shared: &Shared, intake: &Intake, request: Request<'_>, upload: Upload) -> Result<Made, Problem> {
+    let route = &intake.route;
+    let Body::Events { events_max } = route.body else {
+        return Ok(Made { records: vec![Ok(record(route, &request, upload)?)], events: None });
+    };
+    let Request { asker, job, key } = request;
+    let events = many::split(&upload, events_max)?;
+    let scope = Scope { tenant: asker.tenant, pipeline: &job.of.pipeline };
+    let ids = many::ids(shared, scope, job.id, key.is_some(), events.len());
+    let one = |(event, id): (Event, &JobId)| match event {
+        Ok(value) => {
+            let request = Request { asker, job: Asked { id: *id, ..job }, key: key.clone() };
+            record(route, &request, many::one(&upload, value)).map(Ok)
+        }
+        Err(why) => Ok(Err(many::no_event(why))),
+    };
+    let records = events.into_iter().zip(&ids).map(one).collect::<Result<_, _>>()?;
+    Ok(Made { records, events: Some(ids) })
+}
+
+/// Has the records pass the route's steps, and makes them durable, all of them or none.
+async fn finish(shared: &Shared, intake: &Intake, records: Vec<Edged>) -> Result<Place, Problem> {
+    let records = match intake.route.body {
+        Body::Events { .. } => many::edged(shared, intake, records).await?,
+        Body::File { .. } | Body::Whole | Body::Fields => one_edged(shared, intake, records).await?,
+    };
+    let outgoing = |record| Outgoing { topic: Arc::clone(&intake.route.topic), partition: None, record };
+    store(shared, intake, records.into_iter().map(outgoing).collect()).await
+}
+
+/// The only record of a request, as the steps leave it.
+async fn one_edged(shared: &Shared, intake: &Intake, records: Vec<Edged>) -> Result<Vec<Record>, Problem> {
+    let refused = |refused: Refused| refused.problem();
+    let records = records.into_iter().collect::<Result<Vec<_>, _>>().map_err(refused)?;
+    let Some(steps) = &intake.route.steps else { return Ok(records) };
+    let edged = steps.run(&shared.steps, records).await?;
+    edged.into_iter().collect::<Result<_, _>>().map_err(refused)
 }
 
 /// The answer to a request whose record is durable: the same for the same job, whoever gives it.
@@ -218,7 +268,7 @@ fn slow_body(seconds: f64) -> Problem {
     Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "Body too slow", detail)
 }
 
-fn record(route: &Accept, request: &Request<'_>, upload: upload::Upload) -> Result<Record, Problem> {
+fn record(route: &Accept, request: &Request<'_>, upload: Upload) -> Result<Record, Problem> {
     let Request { asker: Asker { http, tenant, accepted }, job, .. } = request;
     let key = match &route.key {
         Key::JobId | Key::Made => job.id.to_string(),

@@ -157,6 +157,11 @@ pub enum Body {
     Whole,
     /// It is the route's fields as a JSON object; the body is a form, or empty.
     Fields,
+    /// Each JSON object of the body: it, the elements of its array, or its lines.
+    Events {
+        /// How many there are at most.
+        events_max: usize,
+    },
 }
 
 /// A kind of file that is told by its first bytes.

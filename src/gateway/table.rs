@@ -149,6 +149,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
             ContentFrom::Body => Body::Whole,
             ContentFrom::Field(field) => Body::File { field: field.clone() },
             ContentFrom::Fields => Body::Fields,
+            ContentFrom::Events => Body::Events { events_max: produce.events_max as usize },
         },
         body_bytes_max: usize::try_from(produce.body_max.0).unwrap_or(usize::MAX),
         accept: produce.accept.iter().map(|name| name.0.clone()).collect(),

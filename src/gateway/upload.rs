@@ -88,7 +88,7 @@ pub(super) async fn read(
                 .await
                 .and_then(|file| file.ok_or_else(|| missing_field(field, &form)))
         }
-        Body::File { .. } | Body::Whole => read_whole(stream, declared).await,
+        Body::File { .. } | Body::Whole | Body::Events { .. } => read_whole(stream, declared).await,
         Body::Fields => read_form(request, stream, &Wanted { file: None, route, parts_max }, &mut form).await,
     };
     // However the parser took the end of its input, the reason was this.

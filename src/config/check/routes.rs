@@ -119,6 +119,10 @@ fn produces(at: &mut At<'_>, path: &str, route: &RouteFile) {
     if route.method == Method::Get {
         at.at(&format!("{path}.method"), "a route that produces is no GET; valid: \"POST\", \"PUT\"");
     }
+    if produce.content.0 == ContentFrom::Events && !matches!(route.reply, None | Some(Reply::Accepted)) {
+        let why = "must be \"accepted\" beside content = \"events\": several events have no one end";
+        at.at(&format!("{path}.reply"), why);
+    }
 }
 
 /// What only a route that produces has.

@@ -138,16 +138,25 @@ fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
     if accept.answers.late_is_problem {
         problems.push(problems::LATE);
     }
-    problems.push(if matches!(accept.body, Body::Whole) { problems::WHOLE } else { problems::FORM });
-    let mut done = ended("The job has ended within the time that the request waited.", &["Content-Location"]);
-    done["content"] = fields::done(&accept.answers);
+    problems.push(match accept.body {
+        Body::File { .. } | Body::Fields => problems::FORM,
+        Body::Whole => problems::WHOLE,
+        Body::Events { .. } => problems::EVENTS,
+    });
+    let mut answers = vec![(202, accepted(accept, routes))];
+    // Several events have no one end.
+    if !matches!(accept.body, Body::Events { .. }) {
+        let mut done = ended("The job has ended within the time that the request waited.", &["Content-Location"]);
+        done["content"] = fields::done(&accept.answers);
+        answers.push((200, done));
+    }
     Operation {
         tag: accept.jobs.pipeline.to_string(),
         id: String::new(),
         summary: format!("Makes a record of the request, for the pipeline {}", accept.jobs.pipeline),
         parameters,
         body: Some(json!({ "required": accept.body != Body::Fields, "content": content(accept) })),
-        answers: vec![(200, done), (202, accepted(accept, routes))],
+        answers,
         problems,
     }
 }
@@ -183,6 +192,13 @@ fn content(accept: &Accept) -> Value {
 }
 
 fn accepted(accept: &Accept, routes: &[Route]) -> Value {
+    if matches!(accept.body, Body::Events { .. }) {
+        return json!({
+            "description": "Stored, every event of the body. Their jobs go on, whatever is killed.",
+            "headers": headers(&["Preference-Applied", "Idempotency-Key-TTL", "Idempotency-Replayed"]),
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/AcceptedEvents" } } },
+        });
+    }
     let mut answer = json!({
         "description": "Stored. Its job goes on, whatever is killed.",
         "headers": headers(&["Location", "Retry-After", "Preference-Applied", "Idempotency-Key-TTL", "Idempotency-Replayed"]),

@@ -33,6 +33,13 @@ pub(super) const BODY: &[Kind] = &[
 ];
 /// Of a body that is the record.
 pub(super) const WHOLE: &[Kind] = &[kind("empty-body", 400, "the body has 0 bytes")];
+/// Of a body that brings several events.
+pub(super) const EVENTS: &[Kind] = &[
+    kind("empty-body", 400, "the body has 0 bytes"),
+    kind("bad-events", 400, "the body is no JSON object, no array of them, and not one a line"),
+    kind("too-many-events", 413, "the body has more events than the route takes"),
+    kind("bad-events", 422, "some events are bad: `events` lists them by `index`; nothing was stored"),
+];
 /// Of a body that is a form.
 pub(super) const FORM: &[Kind] = &[
     kind("bad-multipart", 400, "the form cannot be read"),

@@ -11,6 +11,7 @@ pub(super) fn components() -> Value {
         "schemas": {
             "JobId": job_id(),
             "Accepted": accepted(),
+            "AcceptedEvents": accepted_events(),
             "Job": job(),
             "JobError": job_error(),
             "Problem": problem(),
@@ -41,6 +42,25 @@ fn accepted() -> Value {
         "properties": { "jobId": { "$ref": "#/components/schemas/JobId" }, "status": { "const": "accepted" },
             "idempotencyKey": { "type": "string", "description": "What the request is called, where the route gives one a key." } },
         "required": ["jobId", "status"],
+    })
+}
+
+fn accepted_events() -> Value {
+    json!({
+        "type": "object",
+        "description": "The events are stored for good, all of the body; each is a job that goes on by itself.",
+        "properties": {
+            "status": { "const": "accepted" },
+            "count": { "type": "integer", "minimum": 1, "description": "How many there are." },
+            "jobIds": {
+                "type": "array",
+                "minItems": 1,
+                "items": { "$ref": "#/components/schemas/JobId" },
+                "description": "Their jobs, in the order of the body.",
+            },
+            "results": { "type": "string", "description": "Where what becomes of a job is told, with {jobId} in place of its id." },
+        },
+        "required": ["status", "count", "jobIds"],
     })
 }
 
