@@ -7,6 +7,7 @@ use crate::config::text::Name;
 use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
 use crate::model::{self, ModelCommand};
+use crate::simulate::{self, SimulateArgs};
 use crate::{cases, connect, daemon, health, list, logging, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
@@ -45,6 +46,9 @@ enum Command {
     Model(ModelCommand),
     /// Print the JSON Schema of the config files, or their reference page
     Schema(SchemaArgs),
+    /// Send realistic traffic to a route, tell how fast it was answered, and check that what was accepted came out
+    #[command(after_help = simulate::PLACEHOLDERS)]
+    Simulate(SimulateArgs),
     /// Run the steps of one stage for the daemon that started this process
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -166,6 +170,7 @@ pub fn main() -> Exit {
             Ok(config) => print(&list::list(&config)),
             Err(exit) => exit,
         },
+        Command::Simulate(args) => simulate::run(&args),
         Command::Worker(args) => worker::run(&args.config, &args.pipeline, &args.stage),
         Command::Model(command) => {
             let (told, problems, exit) = model::run(&command);

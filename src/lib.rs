@@ -15,6 +15,7 @@ pub mod health;
 pub mod list;
 pub mod logging;
 pub mod model;
+pub mod simulate;
 pub mod steps;
 pub mod vision;
 pub mod worker;
