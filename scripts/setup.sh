@@ -13,6 +13,8 @@ for need in "${needs[@]}"; do
     command -v "${need%%:*}" >/dev/null 2>&1 || { missing+=("${need%%:*}") packages+=("${need#*:}"); }
 done
 [ "$purpose" = run ] || python3 -c 'import ensurepip' 2>/dev/null || { missing+=("python3 -m venv") packages+=(python3-venv); }
+# Its programs are on nobody's PATH; tests start a server of their own.
+[ "$purpose" = run ] || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || { missing+=(PostgreSQL) packages+=(postgresql); }
 python3 -m pip --version >/dev/null 2>&1 || { missing+=("python3 -m pip") packages+=(python3-pip); }
 
 if [ ${#missing[@]} -gt 0 ]; then

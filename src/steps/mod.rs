@@ -8,9 +8,11 @@ pub mod detect;
 pub mod encode_image;
 pub mod filter;
 pub mod http;
+pub mod log;
 pub mod map;
 pub mod pass;
 pub mod picture;
+pub mod postgres;
 pub mod reject;
 pub mod route;
 mod stateless;
@@ -42,10 +44,14 @@ pub enum StepConfig {
     Filter(filter::FilterConfig),
     /// Calls an HTTP API, and goes on with its answer.
     Http(Box<http::HttpConfig>),
+    /// Writes a line for each record into a file.
+    Log(log::LogConfig),
     /// Makes new records by expressions.
     Map(map::MapConfig),
     /// Lets every record pass as it is.
     Pass(pass::PassConfig),
+    /// Stores a row for each record in a PostgreSQL table.
+    Postgres(postgres::PostgresConfig),
     /// Rejects what an expression holds for.
     Reject(reject::RejectConfig),
     /// Sends records to the outputs that an expression names.
@@ -100,8 +106,10 @@ impl StepConfig {
             Self::EncodeImage(_) => encode_image::NAME,
             Self::Filter(_) => filter::NAME,
             Self::Http(_) => http::NAME,
+            Self::Log(_) => log::NAME,
             Self::Map(_) => map::NAME,
             Self::Pass(_) => pass::NAME,
+            Self::Postgres(_) => postgres::NAME,
             Self::Reject(_) => reject::NAME,
             Self::Route(_) => route::NAME,
             Self::Validate(_) => validate::NAME,
@@ -127,7 +135,12 @@ impl StepConfig {
             | Self::Reject(_)
             | Self::Validate(_) => true,
             Self::Map(config) => config.is_edge(),
-            Self::Classify(_) | Self::Detect(_) | Self::Http(_) | Self::Route(_) => false,
+            Self::Classify(_)
+            | Self::Detect(_)
+            | Self::Http(_)
+            | Self::Log(_)
+            | Self::Postgres(_)
+            | Self::Route(_) => false,
         }
     }
 
@@ -150,7 +163,9 @@ impl StepConfig {
             Self::EncodeImage(config) => config.check(),
             Self::Http(config) => config.check(context),
             Self::Filter(_) | Self::Pass(_) => Vec::new(),
+            Self::Log(config) => config.check(context),
             Self::Map(config) => config.check(context),
+            Self::Postgres(config) => config.check(context),
             Self::Reject(config) => config.check(),
             Self::Route(config) => config.check(context),
             Self::Validate(config) => config.check(context),
@@ -169,8 +184,10 @@ impl StepConfig {
             Self::EncodeImage(config) => Arc::new(config.factory()?),
             Self::Filter(config) => config.factory(context),
             Self::Http(config) => Arc::new(config.factory(context)?),
+            Self::Log(config) => Arc::new(config.factory(context)),
             Self::Map(config) => config.factory(context),
             Self::Pass(_) => Arc::new(pass::PassFactory),
+            Self::Postgres(config) => Arc::new(config.factory(context)?),
             Self::Reject(config) => config.factory(context),
             Self::Route(config) => config.factory(context),
             Self::Validate(config) => config.factory(context)?,

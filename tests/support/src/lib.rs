@@ -13,6 +13,7 @@ pub mod kafka;
 pub mod mobilenet;
 pub mod onnx;
 mod ports;
+pub mod postgres;
 pub mod process;
 pub mod relay;
 mod scratch;
