@@ -135,12 +135,9 @@ impl StepConfig {
             | Self::Reject(_)
             | Self::Validate(_) => true,
             Self::Map(config) => config.is_edge(),
-            Self::Classify(_)
-            | Self::Detect(_)
-            | Self::Http(_)
-            | Self::Log(_)
-            | Self::Postgres(_)
-            | Self::Route(_) => false,
+            Self::Classify(_) | Self::Detect(_) | Self::Http(_) | Self::Log(_) | Self::Postgres(_) | Self::Route(_) => {
+                false
+            }
         }
     }
 
