@@ -225,7 +225,7 @@ fn check(args: &CheckArgs) -> Exit {
 }
 
 fn test(args: &TestArgs) -> Exit {
-    let config = match load(&args.config, Overrides::default()) {
+    let mut config = match load(&args.config, Overrides::default()) {
         Ok(config) => config,
         Err(exit) => return exit,
     };
@@ -235,6 +235,8 @@ fn test(args: &TestArgs) -> Exit {
         eprintln!("{}: {why}", data.display());
         return Exit::Start;
     }
+    // What steps keep lies there, too, and not in the daemon's own directory.
+    config.daemon.data.dir.clone_from(&data);
     let report = cases::run(&config, &data, args.filter.as_deref());
     if own.is_none()
         && let Err(why) = std::fs::remove_dir_all(&shared)

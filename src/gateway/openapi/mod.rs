@@ -182,7 +182,8 @@ fn content(accept: &Accept) -> Value {
     }
     let whole = json!({ "schema": { "type": "string", "format": "binary", "minLength": 1 } });
     for media in &accept.accept {
-        let is_json = media.ends_with("json");
+        // One value a line is no JSON by itself.
+        let is_json = media == "application/json" || media.ends_with("+json");
         content.insert(media.clone(), if is_json { json!({ "schema": {} }) } else { whole.clone() });
     }
     if content.is_empty() {
