@@ -3,6 +3,9 @@
 //! Never parses configuration, serves HTTP or knows a concrete step.
 
 pub mod clock;
+pub mod feed;
+pub mod fifo;
+pub mod hints;
 pub mod io;
 pub mod log;
 pub mod metrics;

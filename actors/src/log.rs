@@ -80,6 +80,12 @@ pub trait Log: Send + Sync {
     /// Creates the topics that do not exist and waits until they can be used; those that exist are left as they are.
     fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError>;
 
+    /// How long the topic keeps its records, as it is set now; `None`: for ever.
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError>;
+
+    /// Sets how long the topic keeps its records; its other settings stay as they are.
+    fn set_retention(&self, topic: &str, retention: Duration) -> Result<(), LogError>;
+
     /// Where the partition's readable records begin and end now.
     fn extent(&self, topic: &str, partition: Partition) -> Result<Extent, LogError>;
 

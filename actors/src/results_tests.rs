@@ -53,6 +53,12 @@ impl Log for ScriptedLog {
     fn create_topics(&self, _: &[TopicSpec]) -> Result<(), LogError> {
         unused()
     }
+    fn retention(&self, _: &str) -> Result<Option<Duration>, LogError> {
+        unused()
+    }
+    fn set_retention(&self, _: &str, _: Duration) -> Result<(), LogError> {
+        unused()
+    }
     fn extent(&self, _: &str, _: Partition) -> Result<Extent, LogError> {
         unused()
     }

@@ -7,7 +7,25 @@ impl Slots {
     /// Creates the topics that do not exist; blocks.
     pub(crate) fn create_topics(&self) -> Result<(), LogError> {
         self.log.create_topics(&self.spec.topics)?;
+        self.report_retentions()?;
         self.check_topics()
+    }
+
+    /// Says which topics keep their records longer or shorter than the pipeline was built for: nothing rests on that, and
+    /// somebody may have meant it.
+    fn report_retentions(&self) -> Result<(), LogError> {
+        for topic in &self.spec.topics {
+            let Some(wanted) = topic.retention else { continue };
+            let found = self.log.retention(&topic.name)?;
+            if found != Some(wanted) {
+                tracing::warn!(
+                    pipeline = %self.spec.name, topic = %topic.name, ?found, ?wanted,
+                    "this topic keeps its records for another time than the config says; left as it is \
+                     (`bulkhead topics --apply` changes it)"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Stops the pipeline where a topic has another number of partitions than it was built for, and lets it go on once

@@ -35,7 +35,7 @@ pub(crate) const TURN: Duration = Duration::from_millis(100);
 macro_rules! log_contract {
     ($make:ident) => {
         $crate::log_contract!(@tests $make;
-            topics: creates_topics_once, tells_of_missing_topics, begins_empty, pings;
+            topics: creates_topics_once, keeps_records_as_long_as_it_is_told, tells_of_missing_topics, begins_empty, pings;
             publishing: keeps_records_whole, keys_keep_their_partition, keyless_records_land_somewhere,
                 answers_many_at_once, refuses_what_is_too_large;
             groups: assigns_all_to_one_member, resumes_at_the_committed_position, leaves_unwanted_partitions_alone,

@@ -3,6 +3,7 @@
 use super::{PATIENCE, fill, topic, unique};
 use bulkhead_actors::log::{Log, LogError, Tail, TopicInfo, TopicSpec};
 use bulkhead_core::ids::Partition;
+use std::time::Duration;
 
 pub(crate) fn creates_topics_once(log: &dyn Log) {
     let name = unique("once");
@@ -11,6 +12,18 @@ pub(crate) fn creates_topics_once(log: &dyn Log) {
     assert_eq!(log.topic(&name).unwrap(), Some(TopicInfo { partitions: 3 }));
     log.create_topics(&[spec(5)]).unwrap();
     assert_eq!(log.topic(&name).unwrap(), Some(TopicInfo { partitions: 3 }), "an existing topic is left as it is");
+}
+
+pub(crate) fn keeps_records_as_long_as_it_is_told(log: &dyn Log) {
+    let name = unique("retention");
+    let retention = Some(Duration::from_secs(120));
+    log.create_topics(&[TopicSpec { name: name.clone(), partitions: 1, replicas: 1, retention }]).unwrap();
+    assert_eq!(log.retention(&name).unwrap(), retention);
+    log.set_retention(&name, Duration::from_secs(300)).unwrap();
+    assert_eq!(log.retention(&name).unwrap(), Some(Duration::from_secs(300)));
+    assert_eq!(log.topic(&name).unwrap(), Some(TopicInfo { partitions: 1 }), "nothing else has changed");
+    assert!(matches!(log.retention(&unique("missing")), Err(LogError::Refused(_))));
+    assert!(matches!(log.set_retention(&unique("missing"), Duration::from_secs(1)), Err(LogError::Refused(_))));
 }
 
 pub(crate) fn tells_of_missing_topics(log: &dyn Log) {

@@ -7,6 +7,7 @@ mod integrity;
 mod keys;
 pub(crate) mod parcels;
 mod store;
+mod values;
 
 use super::local::{LocalLog, LocalOptions, WriterOptions};
 use crate::log::{
@@ -18,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::FjallStore;
+pub use values::{ValueLimits, ValueStore};
 
 /// What an embedded log may use.
 #[derive(Clone, Debug)]
@@ -115,6 +117,14 @@ impl Log for EmbeddedLog {
 
     fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
         self.0.create_topics(specs)
+    }
+
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError> {
+        self.0.retention(topic)
+    }
+
+    fn set_retention(&self, topic: &str, retention: Duration) -> Result<(), LogError> {
+        self.0.set_retention(topic, retention)
     }
 
     fn extent(&self, topic: &str, partition: Partition) -> Result<Extent, LogError> {

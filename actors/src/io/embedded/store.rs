@@ -109,7 +109,7 @@ impl Store for FjallStore {
         Ok(Loaded { topics: self.topics()?, positions: self.positions()? })
     }
 
-    fn create_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
+    fn put_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
         let mut batch = self.db.batch().durability(Some(PersistMode::SyncAll));
         batch.insert(&self.meta, keys::topic(&topic.name), codec::encode_topic(topic));
         batch.commit().map_err(|e| self.fault(e))

@@ -5,6 +5,7 @@ use super::Shared;
 use super::config::Isolation;
 use super::errors::{code_error, log_error};
 use super::events::Events;
+use super::retention;
 use crate::log::{Extent, LogError, TopicInfo, TopicSpec};
 use bulkhead_core::ids::{Partition, Position};
 use futures::executor::block_on;
@@ -96,7 +97,7 @@ impl Shared {
 
     fn create_missing(&self, specs: &[&TopicSpec]) -> Result<(), LogError> {
         let retentions: Vec<_> =
-            specs.iter().map(|spec| spec.retention.map(|span| span.as_millis().to_string())).collect();
+            specs.iter().map(|spec| spec.retention.map(retention::settings).unwrap_or_default()).collect();
         let bytes_max = self.config.message_bytes_max().to_string();
         let topics: Vec<_> = specs
             .iter()
@@ -105,10 +106,7 @@ impl Shared {
                 let topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replicas));
                 // Brokers take 1 MiB where nothing is said.
                 let topic = topic.set("max.message.bytes", &bytes_max);
-                match retention {
-                    Some(retention) => topic.set("retention.ms", retention),
-                    None => topic,
-                }
+                retention.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
             })
             .collect();
         let wait = Some(self.config.call_timeout);

@@ -105,7 +105,7 @@ impl Shared {
         Ok(resources.first().and_then(|r| number(r, "message.max.bytes")).unwrap_or(DEFAULT_BYTES))
     }
 
-    fn describe(&self, wanted: &[ResourceSpecifier<'_>]) -> Result<Vec<ConfigResource>, LogError> {
+    pub(super) fn describe(&self, wanted: &[ResourceSpecifier<'_>]) -> Result<Vec<ConfigResource>, LogError> {
         let admin = self.admin()?;
         let options = AdminOptions::new().request_timeout(Some(self.config.call_timeout));
         let answers = self.asked("describe configs", block_on(admin.describe_configs(wanted, &options)));
@@ -131,5 +131,10 @@ impl Shared {
 }
 
 fn number(resource: &ConfigResource, name: &str) -> Option<usize> {
-    resource.get(name)?.value.as_deref()?.parse().ok()
+    text(resource, name)?.parse().ok()
+}
+
+/// A setting's value.
+pub(super) fn text<'a>(resource: &'a ConfigResource, name: &str) -> Option<&'a str> {
+    resource.get(name)?.value.as_deref()
 }

@@ -13,6 +13,7 @@ mod member;
 mod membership;
 mod producer;
 mod reader;
+mod retention;
 mod sender;
 mod transaction;
 mod wire;
@@ -182,6 +183,14 @@ impl Log for KafkaLog {
 
     fn create_topics(&self, specs: &[TopicSpec]) -> Result<(), LogError> {
         self.shared.create(specs)
+    }
+
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError> {
+        self.shared.retention_of(topic)
+    }
+
+    fn set_retention(&self, topic: &str, retention: Duration) -> Result<(), LogError> {
+        self.shared.keep_for(topic, retention)
     }
 
     fn extent(&self, topic: &str, partition: Partition) -> Result<Extent, LogError> {

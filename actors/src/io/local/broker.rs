@@ -308,10 +308,18 @@ impl Broker {
             }
             let name = spec.name.as_str().into();
             let meta = TopicMeta { name, id, partitions: spec.partitions, retention: spec.retention };
-            self.with_store(|store| store.create_topic(&meta))?;
+            self.with_store(|store| store.put_topic(&meta))?;
             let spans = vec![Span::default(); usize::try_from(spec.partitions).unwrap_or(0)];
             self.catalog.lock().add(meta, spans);
         }
+        Ok(())
+    }
+
+    pub(super) fn set_retention(&self, name: &str, retention: Duration) -> Result<(), LogError> {
+        let _turn = self.writing.lock();
+        let meta = TopicMeta { retention: Some(retention), ..self.catalog.lock().topic(name)?.meta.clone() };
+        self.with_store(|store| store.put_topic(&meta))?;
+        self.catalog.lock().amend(&meta);
         Ok(())
     }
 

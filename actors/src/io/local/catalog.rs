@@ -54,6 +54,13 @@ impl Catalog {
         self.topics.insert(meta.name.clone(), Topic { meta, spans });
     }
 
+    /// Takes over what a topic that is known is now.
+    pub(super) fn amend(&mut self, meta: &TopicMeta) {
+        if let Some(topic) = self.topics.get_mut(&meta.name) {
+            topic.meta.clone_from(meta);
+        }
+    }
+
     pub(super) fn topic(&self, name: &str) -> Result<&Topic, LogError> {
         self.topics.get(name).ok_or_else(|| LogError::Refused(format!("topic {name} does not exist")))
     }

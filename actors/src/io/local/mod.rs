@@ -121,6 +121,14 @@ impl Log for LocalLog {
         self.broker.create_topics(specs)
     }
 
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError> {
+        Ok(self.broker.catalog().topic(topic)?.meta.retention)
+    }
+
+    fn set_retention(&self, topic: &str, retention: Duration) -> Result<(), LogError> {
+        self.broker.set_retention(topic, retention)
+    }
+
     fn extent(&self, topic: &str, partition: Partition) -> Result<Extent, LogError> {
         let catalog = self.broker.catalog();
         let span = catalog.span(catalog.slot(topic, partition)?);

@@ -75,7 +75,8 @@ pub(crate) struct ReadLimit {
 /// Keeps topics, records and positions. Calls of one method may overlap those of another; writes never overlap each other.
 pub(crate) trait Store: Send + Sync {
     fn load(&self) -> Result<Loaded, LogError>;
-    fn create_topic(&self, topic: &TopicMeta) -> Result<(), LogError>;
+    /// Keeps a topic, in place of what it was before.
+    fn put_topic(&self, topic: &TopicMeta) -> Result<(), LogError>;
     /// Writes all of it or nothing, durable when this returns `Ok`; after an error nobody knows which.
     fn write(&self, writes: Writes) -> Result<(), LogError>;
     /// Records of the slot with offsets in `span`, in order.

@@ -34,8 +34,8 @@ impl Store for FlakyStore {
         self.inner.load()
     }
 
-    fn create_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
-        self.inner.create_topic(topic)
+    fn put_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
+        self.inner.put_topic(topic)
     }
 
     fn write(&self, writes: Writes) -> Result<(), LogError> {

@@ -258,6 +258,16 @@ impl Log for FaultyLog {
         self.inner.create_topics(specs)
     }
 
+    fn retention(&self, topic: &str) -> Result<Option<Duration>, LogError> {
+        self.faults.reach()?;
+        self.inner.retention(topic)
+    }
+
+    fn set_retention(&self, topic: &str, retention: Duration) -> Result<(), LogError> {
+        self.faults.reach()?;
+        self.inner.set_retention(topic, retention)
+    }
+
     fn extent(&self, topic: &str, partition: Partition) -> Result<Extent, LogError> {
         self.faults.reach()?;
         self.inner.extent(topic, partition)

@@ -45,8 +45,10 @@ impl Store for MemoryStore {
         })
     }
 
-    fn create_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
-        self.0.lock().topics.push(topic.clone());
+    fn put_topic(&self, topic: &TopicMeta) -> Result<(), LogError> {
+        let topics = &mut self.0.lock().topics;
+        topics.retain(|known| known.id != topic.id);
+        topics.push(topic.clone());
         Ok(())
     }
 
