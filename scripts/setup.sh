@@ -7,7 +7,7 @@ purpose=${1:-test}
 
 # command:Debian package
 needs=(cc:gcc c++:g++ make:make python3:python3 setpriv:util-linux)
-[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver docker-compose:docker-compose)
+[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver docker-compose:docker-compose redis-server:redis-server)
 missing=() packages=()
 for need in "${needs[@]}"; do
     command -v "${need%%:*}" >/dev/null 2>&1 || { missing+=("${need%%:*}") packages+=("${need#*:}"); }

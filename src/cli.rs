@@ -8,7 +8,7 @@ use crate::config::{Config, Overrides, reference, schema};
 use crate::exit::Exit;
 use crate::model::{self, ModelCommand};
 use crate::simulate::{self, SimulateArgs};
-use crate::{cases, connect, daemon, health, list, logging, worker};
+use crate::{cases, connect, daemon, health, list, logging, topics, worker};
 use clap::{Args, Parser, Subcommand};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -16,6 +16,8 @@ use std::path::PathBuf;
 
 /// What the clients of `check --connect` call themselves; they join no group.
 const CHECK_INSTANCE: &str = "check";
+/// And those of `topics`.
+const TOPICS_INSTANCE: &str = "topics";
 
 /// A stream processor on Apache Kafka whose failing parts restart alone: nothing is lost, doubled or reordered by it.
 #[derive(Debug, Parser)]
@@ -41,6 +43,8 @@ enum Command {
     Health(HealthArgs),
     /// List a config's pipelines, stages, steps and routes
     List(ConfigArgs),
+    /// List a config's topics as they are, and make what they keep what the config says
+    Topics(TopicsArgs),
     /// Look at one model and its description
     #[command(subcommand)]
     Model(ModelCommand),
@@ -115,6 +119,18 @@ struct TestArgs {
 }
 
 #[derive(Debug, Args)]
+struct TopicsArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The data directory (data.dir), where the embedded log is
+    #[arg(long, value_name = "DIR", env = "BULKHEAD_DATA")]
+    data: Option<PathBuf>,
+    /// Change the retention of topics that have another one than the config says
+    #[arg(long)]
+    apply: bool,
+}
+
+#[derive(Debug, Args)]
 struct HealthArgs {
     /// Where the daemon serves operators
     #[arg(long, value_name = "IP:PORT", env = "BULKHEAD_ADMIN", default_value = "127.0.0.1:9090")]
@@ -171,6 +187,7 @@ pub fn main() -> Exit {
             Err(exit) => exit,
         },
         Command::Simulate(args) => simulate::run(&args),
+        Command::Topics(args) => topics(&args),
         Command::Worker(args) => worker::run(&args.config, &args.pipeline, &args.stage),
         Command::Model(command) => {
             let (told, problems, exit) = model::run(&command);
@@ -252,6 +269,23 @@ fn test(args: &TestArgs) -> Exit {
         Err(problems) => {
             tell(&problems);
             Exit::Config
+        }
+    }
+}
+
+fn topics(args: &TopicsArgs) -> Exit {
+    let overrides = Overrides { data: args.data.clone(), ..Overrides::default() };
+    let config = match load(&args.config, overrides) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    let told = daemon::open_log(&config, TOPICS_INSTANCE, &config.daemon.data.dir)
+        .and_then(|log| topics::tell(&*log, &daemon::topics(&config), args.apply));
+    match told {
+        Ok(told) => print(&told),
+        Err(why) => {
+            eprintln!("{why}");
+            Exit::Start
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Holds a config against the log it names: reachable, and the topics as the config says. Never changes anything there.
 
 use crate::config::route::RouteKind;
+use crate::config::units::Period;
 use crate::config::{Config, Pipeline};
 use bulkhead_actors::log::{Log, LogError};
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
                      rest on it: change the config, or drain and recreate the topic",
                     pipeline.name, info.partitions
                 )),
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => findings.notes.extend(retention(log, pipeline, &topic)),
                 Ok(None) => findings.notes.push(format!(
                     "note: pipeline {}: `bulkhead run` creates topic {topic} with {partitions} partitions",
                     pipeline.name
@@ -45,6 +46,25 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
         }
     }
     findings
+}
+
+/// Whether a topic that exists keeps its records as long as the config says.
+fn retention(log: &dyn Log, pipeline: &Pipeline, topic: &str) -> Option<String> {
+    let (source, output, dlq) = (&pipeline.source, &pipeline.output, &pipeline.dlq);
+    let own = [(&source.topic, source.retention), (&output.topic, output.retention), (&dlq.topic, dlq.retention)];
+    let named = pipeline.outputs.values().map(|output| (&output.topic, output.retention));
+    let wanted = own.into_iter().chain(named).find(|(name, _)| name.0 == topic)?.1?;
+    // What cannot be asked is told where the topic itself is looked at.
+    let found = log.retention(topic).ok()?;
+    let is_right = found == Some(wanted.0);
+    let kept = found.map_or_else(|| "for ever".to_owned(), |found| format!("for {}", Period(found)));
+    (!is_right).then(|| {
+        format!(
+            "note: pipeline {}: topic {topic} keeps its records {kept}, the config says {wanted}; `bulkhead topics --apply` \
+             changes it",
+            pipeline.name
+        )
+    })
 }
 
 /// Whether the source topic takes what its routes do.

@@ -17,5 +17,6 @@ pub mod logging;
 pub mod model;
 pub mod simulate;
 pub mod steps;
+pub mod topics;
 pub mod vision;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! What a config holds, for people. Never judges it.
 
+use crate::config::route::chat::ChatFile;
 use crate::config::route::{Route, RouteKind};
 use crate::config::text::{ContentFrom, KeyFrom, RecordKey, RouteKeyFrom};
 use crate::config::{Config, Pipeline};
@@ -57,6 +58,15 @@ fn one(pipeline: &Pipeline, text: &mut String) -> std::fmt::Result {
 fn route(route: &Route, text: &mut String) -> std::fmt::Result {
     let does = match &route.does {
         RouteKind::Events(events) => format!("news of {} by {{{}}}", events.pipeline, events.variable),
+        RouteKind::Chat(chat) => match chat {
+            ChatFile::Ask(ask) => format!("a text, at most {}, becomes a session's query", ask.text_max),
+            ChatFile::Socket(_) => "a session's socket".to_owned(),
+            ChatFile::Messages(messages) => {
+                let types: Vec<_> = messages.types.keys().map(|name| name.0.as_str()).collect();
+                format!("the next message of {}", types.join(", "))
+            }
+            ChatFile::Acks(_) => "acknowledgements of messages".to_owned(),
+        },
         RouteKind::Results(results) => format!("results of {} by {{{}}}", results.pipeline, results.variable),
         RouteKind::Page(page) => format!("the page {}", page.file),
         RouteKind::Produce(produce) => {

@@ -110,6 +110,7 @@ fn build(dir: &Path, start: &Start) -> Result<StepSet, Fault> {
         data: &start.data,
         outputs: &start.outputs,
         expressions: start.expressions,
+        hints: None,
     };
     let steps = stage.steps.iter().map(|step| step.factory(context)).collect::<Result<_, _>>();
     let steps = steps.map_err(|problems| Fault::fatal("step_unusable", problems.join("; ")))?;

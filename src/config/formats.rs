@@ -8,6 +8,7 @@ use super::secret;
 use super::text::{Content, HeaderName, MediaName, Name, RecordKey, RouteKey, RoutePath, Topic};
 use super::units::{Period, Size};
 use crate::expression::Jq;
+use crate::steps::field::Field;
 use serde_json::Value as Json;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,6 +22,7 @@ const FORMATS: &[(&str, Check)] = &[
     ("brokers", is_brokers),
     ("content", parses::<Content>),
     ("duration", parses::<Period>),
+    ("field", parses::<Field>),
     ("header-name", parses::<HeaderName>),
     ("jq", parses::<Jq>),
     ("json", parses::<JsonText>),

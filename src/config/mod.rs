@@ -21,6 +21,7 @@ pub mod units;
 pub mod variables;
 
 use crate::steps::{CallLimits, StepContext};
+use bulkhead_actors::hints::Hints;
 use bulkhead_actors::log::Delivery;
 use pipeline::{
     Batch, DeliveryMode, InFlight, Lane, Ledger, OnFailure, OnGap, Output, Outputs, PipelineFile, Restart, Stage,
@@ -154,6 +155,8 @@ pub struct Source {
     pub group: text::Topic,
     /// What to do where the log's start has passed the position.
     pub on_gap: OnGap,
+    /// How long its records are kept.
+    pub retention: Option<units::Period>,
     /// How many records may wait before routes take no more.
     pub backlog_max: u64,
 }
@@ -163,6 +166,8 @@ pub struct Source {
 pub struct Dlq {
     /// The topic.
     pub topic: text::Topic,
+    /// How long they are kept.
+    pub retention: Option<units::Period>,
     /// When too many of them stop the pipeline.
     pub stop_above: pipeline::StopAbove,
 }
@@ -170,17 +175,22 @@ pub struct Dlq {
 impl Config {
     /// What the steps of a pipeline's stage are built from; chaos was settled by the check.
     #[must_use]
-    pub fn step_context<'a>(&'a self, pipeline: &'a Pipeline, stage: &pipeline::Stage) -> StepContext<'a> {
-        self.context(pipeline, stage.call())
+    pub fn step_context<'a>(
+        &'a self,
+        pipeline: &'a Pipeline,
+        stage: &pipeline::Stage,
+        hints: Option<&'a Hints>,
+    ) -> StepContext<'a> {
+        self.context(pipeline, stage.call(), hints)
     }
 
     /// What the steps of a pipeline's routes are built from.
     #[must_use]
     pub fn edge_context<'a>(&'a self, pipeline: &'a Pipeline) -> StepContext<'a> {
-        self.context(pipeline, self.daemon.http.call())
+        self.context(pipeline, self.daemon.http.call(), None)
     }
 
-    fn context<'a>(&'a self, pipeline: &'a Pipeline, call: CallLimits) -> StepContext<'a> {
+    fn context<'a>(&'a self, pipeline: &'a Pipeline, call: CallLimits, hints: Option<&'a Hints>) -> StepContext<'a> {
         StepContext {
             dir: &self.dir,
             chaos: self.chaos,
@@ -191,6 +201,7 @@ impl Config {
             data: &self.daemon.data.dir,
             outputs: &pipeline.outputs,
             expressions: self.daemon.limits.expressions(),
+            hints,
         }
     }
 }
@@ -211,10 +222,12 @@ impl Pipeline {
             topic: section.source.topic,
             partitions: section.source.partitions,
             on_gap: section.source.on_gap,
+            retention: section.source.retention,
             backlog_max: section.source.backlog_max,
         };
         let dlq = Dlq {
             topic: section.dlq.topic.unwrap_or_else(|| text::Topic(format!("{}.dlq", source.topic))),
+            retention: section.dlq.retention,
             stop_above: section.dlq.stop_above,
         };
         let routes = file.route.into_iter().filter_map(|route| route.resolve(&name, http)).collect();

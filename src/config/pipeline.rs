@@ -118,6 +118,10 @@ pub struct SourceSection {
     /// What to do where the log's start has passed the position.
     #[serde(default)]
     pub on_gap: OnGap,
+    /// How long its records are kept: what the topic is created with. A topic that exists with another retention is reported,
+    /// and changed by `bulkhead topics --apply`. Absent: what the log does by itself (Kafka: seven days; embedded: for ever).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Period>,
     /// How many records may wait in the topic before its routes answer 503 with `Retry-After`, unread; looked at once a
     /// second, and judged by the partitions that this daemon works on.
     #[serde(default = "backlog_max")]
@@ -179,6 +183,10 @@ pub struct Output {
     /// Where a result's key comes from.
     #[serde(default = "record_key")]
     pub key: RecordKey,
+    /// How long its records are kept: what the topic is created with. A topic that exists with another retention is reported,
+    /// and changed by `bulkhead topics --apply`. Absent: what the log does by itself (Kafka: seven days; embedded: for ever).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Period>,
 }
 
 const fn record_key() -> RecordKey {
@@ -192,6 +200,10 @@ pub struct DlqSection {
     /// The topic. Absent: the source topic's name with `.dlq` after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<Topic>,
+    /// How long its records are kept: what the topic is created with. A topic that exists with another retention is reported,
+    /// and changed by `bulkhead topics --apply`. Absent: what the log does by itself (Kafka: seven days; embedded: for ever).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Period>,
     /// Stops the pipeline where too much is rejected: then it is the stage that is wrong, not the records.
     #[serde(default)]
     pub stop_above: StopAbove,

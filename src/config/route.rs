@@ -1,6 +1,7 @@
 //! HTTP routes as a pipeline's file says them, and as the gateway serves them. Never serves them.
 
 pub mod answer;
+pub mod chat;
 pub mod fields;
 pub mod outbox;
 pub mod page;
@@ -14,6 +15,7 @@ use super::text::{Content, ContentFrom, MediaName, Name, RouteKey, RouteKeyFrom,
 use super::units::{Period, Size};
 use crate::steps::StepConfig;
 use answer::Answer;
+use chat::ChatFile;
 use fields::Fields;
 use outbox::OutboxSection;
 use page::PageFile;
@@ -45,6 +47,9 @@ pub struct RouteFile {
     /// Serves a file of the config directory, e.g. a page that uses the routes beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub page: Option<PageFile>,
+    /// A part of a conversation: queries, sockets, messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat: Option<ChatFile>,
     /// When a request that was accepted is answered; only beside `produce`. Absent: `"accepted"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
@@ -182,6 +187,8 @@ pub enum RouteKind {
     Events(Results),
     /// A request asks for a page.
     Page(PageFile),
+    /// A request is a part of a conversation.
+    Chat(ChatFile),
 }
 
 /// A route that makes requests records.
@@ -237,6 +244,12 @@ impl RouteFile {
             let pipeline = results.pipeline.unwrap_or_else(|| pipeline.clone());
             Some(Results { pipeline, variable: variable?, wait_max })
         };
+        if let Some(chat) = self.chat {
+            let is_alone =
+                self.produce.is_none() && self.results.is_none() && self.events.is_none() && self.page.is_none();
+            let does = RouteKind::Chat(chat);
+            return is_alone.then_some(Route { path: self.path, method: self.method, summary: self.summary, does });
+        }
         let does = match (self.produce, self.results, self.events, self.page) {
             (Some(produce), None, None, None) => RouteKind::Produce(Produce {
                 pipeline: pipeline.clone(),

@@ -4,7 +4,9 @@ use crate::config::route::RouteKind;
 use crate::config::secret;
 use crate::config::text::KeyFrom;
 use crate::config::{Config, Pipeline, daemon, pipeline};
+use crate::steps::StepConfig;
 use crate::worker::Start;
+use bulkhead_actors::hints::{self, Hints};
 use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog, Membership};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::{
@@ -36,6 +38,8 @@ const RECORD_MARGIN: usize = 64 * 1024;
 const ROUNDS_MAX: u32 = 5;
 /// How long ledger topics keep segments beyond the keys' time to live.
 const LEDGER_MARGIN: Duration = Duration::from_secs(24 * 3_600);
+/// How long hints are kept: nobody wants them once the answer is there.
+const HINTS_KEPT: Duration = Duration::from_secs(120);
 
 /// Where runs of chaos steps are counted, over all processes: in the data directory.
 pub(super) const CHAOS_RUNS: &str = "chaos-runs";
@@ -61,7 +65,7 @@ pub(super) fn record_bytes_max(config: &Config) -> usize {
     let routes = config.pipelines.iter().flat_map(|pipeline| &pipeline.routes);
     let bodies = routes.filter_map(|route| match &route.does {
         RouteKind::Produce(produce) => Some(produce.body_max.bytes()),
-        RouteKind::Results(_) | RouteKind::Events(_) | RouteKind::Page(_) => None,
+        RouteKind::Results(_) | RouteKind::Events(_) | RouteKind::Page(_) | RouteKind::Chat(_) => None,
     });
     bodies.fold(config.daemon.http.body_max.bytes(), usize::max).saturating_add(RECORD_MARGIN)
 }
@@ -70,13 +74,18 @@ pub(super) fn record_bytes_max(config: &Config) -> usize {
 ///
 /// # Errors
 /// What is wrong with a step, all of it: files can change after the check.
-pub(super) fn pipeline(config: &Config, pipeline: &Pipeline, data: &Path) -> Result<PipelineSpec, String> {
+pub(super) fn pipeline(
+    config: &Config,
+    pipeline: &Pipeline,
+    data: &Path,
+    hints: Option<&Hints>,
+) -> Result<PipelineSpec, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let partitions = pipeline.source.partitions;
     let most = cores.min(LANES_MAX).min(usize::try_from(partitions).unwrap_or(1)).max(1);
     let lanes = pipeline.lane.count.unwrap_or(u32::try_from(most).unwrap_or(1));
-    let stages =
-        pipeline.stages.iter().map(|stage| self::stage(config, pipeline, stage, data)).collect::<Result<_, _>>()?;
+    let stages = pipeline.stages.iter().map(|stage| self::stage(config, pipeline, stage, data, hints));
+    let stages = stages.collect::<Result<_, _>>()?;
     Ok(PipelineSpec {
         name: Arc::from(&*pipeline.name.0),
         delivery: pipeline.delivery,
@@ -173,8 +182,14 @@ fn dlq(config: &Config, pipeline: &Pipeline) -> DlqSpec {
     }
 }
 
-fn stage(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: &Path) -> Result<StageSpec, String> {
-    let steps = stage.steps.iter().map(|step| step.factory(config.step_context(pipeline, stage)));
+fn stage(
+    config: &Config,
+    pipeline: &Pipeline,
+    stage: &pipeline::Stage,
+    data: &Path,
+    hints: Option<&Hints>,
+) -> Result<StageSpec, String> {
+    let steps = stage.steps.iter().map(|step| step.factory(config.step_context(pipeline, stage, hints)));
     let steps = steps
         .collect::<Result<_, _>>()
         .map_err(|problems| format!("pipeline {}, stage {}: {}", pipeline.name.0, stage.name.0, problems.join("; ")))?;
@@ -238,8 +253,13 @@ fn process(config: &Config, pipeline: &Pipeline, stage: &pipeline::Stage, data: 
     })
 }
 
+/// Whether a stage of the pipeline tells hints.
+pub(super) fn tells_hints(pipeline: &Pipeline) -> bool {
+    pipeline.stages.iter().flat_map(|stage| &stage.steps).any(StepConfig::tells_hints)
+}
+
 /// The topics of a pipeline, as they are created where they do not exist.
-fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
+pub(super) fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
     let spec = |name: String, retention: Option<Duration>| TopicSpec {
         name,
         partitions: pipeline.source.partitions,
@@ -247,9 +267,9 @@ fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
         retention,
     };
     let mut topics = vec![
-        spec(pipeline.source.topic.0.clone(), None),
-        spec(pipeline.output.topic.0.clone(), None),
-        spec(pipeline.dlq.topic.0.clone(), None),
+        spec(pipeline.source.topic.0.clone(), pipeline.source.retention.map(|of| of.0)),
+        spec(pipeline.output.topic.0.clone(), pipeline.output.retention.map(|of| of.0)),
+        spec(pipeline.dlq.topic.0.clone(), pipeline.dlq.retention.map(|of| of.0)),
     ];
     for output in pipeline.outputs.values() {
         let topic = spec(output.topic.0.clone(), output.retention.map(|retention| retention.0));
@@ -263,6 +283,9 @@ fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
     if let Some(ledger) = &pipeline.ledger {
         let ttl: Duration = ledger.ttl.0;
         topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));
+    }
+    if tells_hints(pipeline) {
+        topics.push(TopicSpec { partitions: 1, ..spec(hints::topic(&pipeline.name.0), Some(HINTS_KEPT)) });
     }
     topics
 }

@@ -2,6 +2,7 @@
 //! Never parses anything and never decides what a part does.
 
 mod assemble;
+mod chat;
 mod health;
 mod monitor;
 mod outbox;
@@ -14,7 +15,7 @@ use crate::exit::Exit;
 use crate::logging::{self, Losses};
 use crate::steps::chaos;
 use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
-use bulkhead_actors::log::Log;
+use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::PipelineSpec;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -55,7 +56,17 @@ pub fn open_log(config: &Config, instance: &str, data: &Path) -> Result<Arc<dyn 
 /// # Errors
 /// What is wrong with a step: files can change after the check.
 pub fn rehearsal(config: &Config, pipeline: &Pipeline, data: &Path) -> Result<PipelineSpec, String> {
-    assemble::pipeline(config, pipeline, data)
+    assemble::pipeline(config, pipeline, data, None)
+}
+
+/// Every topic that the config's pipelines need, with the pipeline's name.
+#[must_use]
+pub fn topics(config: &Config) -> Vec<(String, TopicSpec)> {
+    let of = |pipeline: &Pipeline| {
+        let name = pipeline.name.0.clone();
+        assemble::topics(config, pipeline).into_iter().map(move |spec| (name.clone(), spec))
+    };
+    config.pipelines.iter().flat_map(of).collect()
 }
 
 /// Runs a checked config, in which the command line's say is contained, until it is told to stop.

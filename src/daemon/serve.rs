@@ -4,15 +4,17 @@
 use super::health::Health;
 use super::monitor::{Monitor, Seen};
 use super::pressure::LastSeen;
-use super::{Opened, assemble, outbox};
+use super::{Opened, assemble, chat, outbox};
 use crate::admin::{self, AdminDeps};
 use crate::config::pipeline::OnFailure;
 use crate::config::{self as checked, Config};
 use crate::exit::Exit;
+use crate::gateway::chat::Chats;
 use crate::gateway::keys::KeyTable;
 use crate::gateway::{self, GatewayDeps, table};
 use crate::logging::Losses;
 use bulkhead_actors::clock::Clock;
+use bulkhead_actors::hints::Hints;
 use bulkhead_actors::log::Log;
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::outbox::Outbox;
@@ -191,7 +193,9 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
         ttl: config.daemon.jobs.ttl.0,
     };
     let pipelines = config.pipelines.iter().map(|pipeline| {
-        let spec = assemble::pipeline(config, pipeline, opened.data.path())?;
+        let hints = assemble::tells_hints(pipeline).then(|| opened.log.producer()).transpose();
+        let hints = hints.map_err(|why| why.to_string())?.map(|producer| Hints::new(producer, &pipeline.name.0));
+        let spec = assemble::pipeline(config, pipeline, opened.data.path(), hints.as_ref())?;
         let log = Arc::clone(&opened.log);
         Ok(Pipeline::new(spec, log, &opened.instance, clock.clone(), Arc::clone(&metrics)))
     });
@@ -218,7 +222,9 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
     if let Some(outbox) = &parts.outbox {
         children.extend(outbox::specs(outbox, &*parts.log).map_err(|why| why.to_string())?);
     }
-    children.push(gateway_spec(opened, &parts)?);
+    let chats = Arc::new(chat::chats(opened));
+    children.extend(chat::specs(&chats, &parts.log));
+    children.push(gateway_spec(opened, &parts, chats)?);
     Ok((parts, SupervisorSpec::new(ROOT, children)))
 }
 
@@ -295,7 +301,7 @@ fn topics_of(checked: &checked::Pipeline, pipeline: &Pipeline) -> Vec<(Arc<str>,
     topics
 }
 
-fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
+fn gateway_spec(opened: &Opened, parts: &Parts, chats: Arc<Chats>) -> Result<ChildSpec, String> {
     let config = &opened.config;
     let listener = Arc::new(opened.http.try_clone().map_err(|why| why.to_string())?);
     let secret = opened.data.secret(config.daemon.jobs.secret.as_ref()).map_err(|why| why.to_string())?;
@@ -311,6 +317,7 @@ fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         keys: Arc::new(KeyTable::new(table::keys(&config.daemon), parts.clock.clone())),
         tenant_header: config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone()),
         pressure: parts.pressure.clone(),
+        chats,
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock.clone(),
         limits,

@@ -257,7 +257,7 @@ fn answer(
 }
 
 /// Room that is held until the record is durable; refused before a byte of the body is read where there is none.
-fn reserve(room: &Semaphore, permits: u32) -> Result<SemaphorePermit<'_>, Problem> {
+pub(super) fn reserve(room: &Semaphore, permits: u32) -> Result<SemaphorePermit<'_>, Problem> {
     room.try_acquire_many(permits).map_err(|_| {
         Problem::unavailable("overloaded", "Overloaded", "Too many requests are being served; try again shortly.")
     })

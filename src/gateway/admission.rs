@@ -1,6 +1,7 @@
 //! Whether a record may come in at all, decided before a byte of its body is read. Never holds a request up.
 
 use super::problem::Problem;
+use super::store::Fallback;
 use super::{Intake, Shared};
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
@@ -37,14 +38,25 @@ impl Pressure for NoPressure {
 
 /// Refuses where nothing can be taken for this pipeline, or the client comes too often.
 pub(super) fn admit(shared: &Shared, request: &HttpRequest, tenant: &str, intake: &Intake) -> Result<(), Problem> {
+    admit_to(shared, request, tenant, &intake.route.jobs.pipeline, intake.fallback.as_ref())
+}
+
+/// The same for a record that comes by another kind of route.
+pub(super) fn admit_to(
+    shared: &Shared,
+    request: &HttpRequest,
+    tenant: &str,
+    pipeline: &str,
+    fallback: Option<&Fallback>,
+) -> Result<(), Problem> {
     if shared.is_draining() {
         return Err(Problem::draining());
     }
-    if let Some(fallback) = &intake.fallback {
+    if let Some(fallback) = fallback {
         fallback.check()?;
     }
-    match shared.pressure.refuses(&intake.route.jobs.pipeline) {
-        Some(Refusal::LogAway) if intake.fallback.is_some() => {}
+    match shared.pressure.refuses(pipeline) {
+        Some(Refusal::LogAway) if fallback.is_some() => {}
         Some(Refusal::LogAway) => {
             return Err(Problem::unavailable("log-unavailable", "Log unavailable", "Nothing was stored; try again."));
         }

@@ -4,6 +4,7 @@
 mod accept;
 pub mod admission;
 pub mod answer;
+pub mod chat;
 mod client;
 mod connections;
 pub mod docs;
@@ -40,6 +41,10 @@ use bulkhead_actors::results::JobStore;
 use bulkhead_actors::shell::{Exit, Lifeline};
 use bulkhead_core::job_id::{JobId, JobIds};
 use bulkhead_core::rate::{Rate, RateSpec};
+use chat::Chats;
+use chat::ask::Ask;
+use chat::messages::Messages;
+use chat::socket::Socket;
 use connections::Connections;
 use files::StaticFile;
 use keys::KeyTable;
@@ -133,6 +138,8 @@ pub struct GatewayDeps {
     pub keys: Arc<KeyTable>,
     /// The header that names a request's tenant, where there are tenants.
     pub tenant_header: Option<String>,
+    /// Feeds sockets and serves queues.
+    pub chats: Arc<Chats>,
     /// Knows when no records can be taken.
     pub pressure: Arc<dyn Pressure>,
     /// Counts.
@@ -180,6 +187,7 @@ struct Shared {
     jobs: Arc<JobStore>,
     keys: Arc<KeyTable>,
     tenant_header: Option<String>,
+    chats: Arc<Chats>,
     pressure: Arc<dyn Pressure>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -203,7 +211,8 @@ impl Drop for Waiting {
 
 impl Shared {
     fn new(deps: GatewayDeps) -> Self {
-        let GatewayDeps { ids, producer, outbox, jobs, keys, tenant_header, pressure, metrics, clock, limits } = deps;
+        let GatewayDeps { ids, producer, outbox, jobs, keys, tenant_header, chats, pressure, metrics, clock, limits } =
+            deps;
         Self {
             ids,
             producer,
@@ -211,6 +220,7 @@ impl Shared {
             jobs,
             keys,
             tenant_header,
+            chats,
             pressure,
             metrics,
             clock,
@@ -295,6 +305,18 @@ enum Served {
     Results(Arc<Results>),
     Events(Arc<Results>),
     File(Arc<StaticFile>),
+    Ask(Arc<Asking>),
+    Socket(Arc<Socket>),
+    Messages(Arc<Messages>),
+    Acks(Arc<Messages>),
+}
+
+/// A route that takes queries.
+struct Asking {
+    path: String,
+    route: Ask,
+    /// As of [`Intake`].
+    location: Option<(String, String)>,
 }
 
 /// A route that takes records.
@@ -322,6 +344,13 @@ fn by_path(routes: &[Route], outbox: Option<&Outbox>) -> Table {
             Action::Results(results) => Served::Results(Arc::new(results.clone())),
             Action::Events(results) => Served::Events(Arc::new(results.clone())),
             Action::File(file) => Served::File(Arc::clone(file)),
+            Action::Socket(socket) => Served::Socket(Arc::new(socket.clone())),
+            Action::Messages(messages) => Served::Messages(Arc::new(messages.clone())),
+            Action::Acks(messages) => Served::Acks(Arc::new(messages.clone())),
+            Action::Ask(ask) => {
+                let location = routes.iter().find_map(|route| route.around_job_id(&ask.jobs.pipeline));
+                Served::Ask(Arc::new(Asking { path: path.clone(), route: ask.clone(), location }))
+            }
             Action::Accept(accept) => {
                 let location = routes.iter().find_map(|route| route.around_job_id(&accept.jobs.pipeline));
                 let fallback = accept.outbox.as_ref().zip(outbox).and_then(|(of, outbox)| {
@@ -358,6 +387,25 @@ fn handler(method: Method, shared: Arc<Shared>, served: Served) -> actix_web::Ro
         Served::Results(route) => web::method(method).to(move |request: HttpRequest| {
             let (shared, route) = (Arc::clone(&shared), Arc::clone(&route));
             async move { results::serve(&shared, &route, &request).await }
+        }),
+        Served::Ask(asking) => web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
+            let (shared, asking) = (Arc::clone(&shared), Arc::clone(&asking));
+            async move {
+                let Asking { path, route, location } = &*asking;
+                chat::ask::serve(&shared, route, path, location.as_ref(), request, payload).await
+            }
+        }),
+        Served::Socket(route) => web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
+            let answer = chat::socket::serve(&shared, &route, &request, payload);
+            async move { answer }
+        }),
+        Served::Messages(route) => web::method(method).to(move |request: HttpRequest| {
+            let (shared, route) = (Arc::clone(&shared), Arc::clone(&route));
+            async move { chat::messages::next(&shared, &route, &request).await }
+        }),
+        Served::Acks(route) => web::method(method).to(move |request: HttpRequest, payload: web::Payload| {
+            let (shared, route) = (Arc::clone(&shared), Arc::clone(&route));
+            async move { chat::messages::done(&shared, &route, &request, payload).await }
         }),
         Served::Events(route) => web::method(method).to(move |request: HttpRequest| {
             let answer = events::serve(&shared, &route, &request);

@@ -1,6 +1,9 @@
 //! What the gateway serves: routes as the checked config describes them. Never parses configuration.
 
 use super::answer::Answers;
+use super::chat::ask::Ask;
+use super::chat::messages::Messages;
+use super::chat::socket::Socket;
 use super::edge::{EdgeSteps, TextOf};
 use super::fields::Field;
 use super::files::StaticFile;
@@ -33,6 +36,14 @@ pub enum Action {
     Events(Results),
     /// Serves a file.
     File(Arc<StaticFile>),
+    /// Takes a session's query.
+    Ask(Ask),
+    /// Opens a session's socket.
+    Socket(Socket),
+    /// Gives the next message.
+    Messages(Messages),
+    /// Takes its acknowledgement.
+    Acks(Messages),
 }
 
 /// How a route takes records.

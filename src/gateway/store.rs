@@ -4,6 +4,7 @@
 use super::admission::Refusal;
 use super::keys::IDEMPOTENCY_KEY;
 use super::problem::Problem;
+use super::route::Accept;
 use super::{Intake, Shared};
 use actix_web::http::StatusCode;
 use bulkhead_actors::log::{LogError, Outgoing};
@@ -31,6 +32,15 @@ enum Unsent {
     Late,
 }
 
+/// What records are for.
+#[derive(Clone, Copy)]
+pub(super) struct For<'a> {
+    pub pipeline: &'a str,
+    pub fallback: Option<&'a Fallback>,
+    /// Whether the log tells where each came to lie.
+    pub log_records: bool,
+}
+
 /// The outbox of a route.
 #[derive(Clone)]
 pub(super) struct Fallback {
@@ -48,6 +58,13 @@ impl Fallback {
 
 /// Makes records durable, all of them. After an error some may be; each has an id, under which it is processed once.
 pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoing>) -> Result<Place, Problem> {
+    let Accept { jobs, log_records, .. } = &intake.route;
+    let of = For { pipeline: &jobs.pipeline, fallback: intake.fallback.as_ref(), log_records: *log_records };
+    store_for(shared, of, records).await
+}
+
+/// The same for records that come by another kind of route.
+pub(super) async fn store_for(shared: &Shared, of: For<'_>, records: Vec<Outgoing>) -> Result<Place, Problem> {
     for outgoing in &records {
         let (size, limit) = (outgoing.record.size(), shared.producer.record_bytes_max(&outgoing.topic));
         if size > limit {
@@ -55,15 +72,16 @@ pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoin
             return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "record-too-large", "Record too large", detail));
         }
     }
-    let Some(Fallback { queue, after }) = &intake.fallback else {
-        let unsent = send(shared, intake, &records, shared.limits.ack_timeout).await;
+    let For { pipeline, fallback, log_records } = of;
+    let Some(Fallback { queue, after }) = fallback else {
+        let unsent = send(shared, log_records, &records, shared.limits.ack_timeout).await;
         return unsent.into_iter().next().map_or(Ok(Place::Log), |(at, why)| Err(problem(&records[at], why)));
     };
     // What waits is not overtaken; nor is a log asked that is known to be away.
-    if !queue.is_empty() || shared.pressure.refuses(&intake.route.jobs.pipeline) == Some(Refusal::LogAway) {
+    if !queue.is_empty() || shared.pressure.refuses(pipeline) == Some(Refusal::LogAway) {
         return put(queue, &records).await;
     }
-    let unsent = send(shared, intake, &records, *after).await;
+    let unsent = send(shared, log_records, &records, *after).await;
     if unsent.is_empty() {
         return Ok(Place::Log);
     }
@@ -77,7 +95,7 @@ pub(super) async fn store(shared: &Shared, intake: &Intake, records: Vec<Outgoin
 }
 
 /// Hands records to the log in order; those that it did not acknowledge within `patience`, by their place, and why.
-async fn send(shared: &Shared, intake: &Intake, records: &[Outgoing], patience: Duration) -> Vec<(usize, Unsent)> {
+async fn send(shared: &Shared, log_records: bool, records: &[Outgoing], patience: Duration) -> Vec<(usize, Unsent)> {
     let began = tokio::time::Instant::now();
     let until = began + patience;
     let sends: Vec<_> = records.iter().map(|record| shared.producer.send(record.clone())).collect();
@@ -88,7 +106,7 @@ async fn send(shared: &Shared, intake: &Intake, records: &[Outgoing], patience: 
                 let took = began.elapsed();
                 shared.metrics.produce_duration_seconds.with([topic]).observe(took.as_secs_f64());
                 let produce_ms = took.as_millis();
-                if intake.route.log_records {
+                if log_records {
                     let key = String::from_utf8_lossy(outgoing.record.key.as_deref().unwrap_or_default());
                     tracing::info!(
                         target: "bulkhead::record", %id, %topic, %partition, %offset, %key, produce_ms, "produced"

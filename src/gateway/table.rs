@@ -1,6 +1,9 @@
 //! The routes that the checked config describes, as the gateway serves them. Never checks them again.
 
 use super::answer::Answers;
+use super::chat::ask::Ask;
+use super::chat::messages::Messages;
+use super::chat::socket::Socket;
 use super::edge::{EdgeSteps, TextOf};
 use super::fields::Field;
 use super::files::StaticFile;
@@ -9,9 +12,11 @@ use super::route::{Accept, Action, Body, Derive, Idempotency, InOutbox, InProgre
 use super::{Limits, docs};
 use crate::config::daemon::Daemon;
 use crate::config::route::answer::{self, Answer};
+use crate::config::route::chat::{ChatFile, MessagesFile};
 use crate::config::route::page::{PageFile, PagePath};
 use crate::config::route::{self as checked, Produce, RouteKind, fields};
 use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
+use crate::config::units::Size;
 use crate::config::{Config, Pipeline};
 use crate::expression::Jq;
 use actix_web::http::{Method, StatusCode};
@@ -21,6 +26,7 @@ use bulkhead_core::rate::RateSpec;
 use bulkhead_core::record::ID_HEADER;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// Every route of this config. Pages are read here, once.
 ///
@@ -41,6 +47,7 @@ pub fn routes(config: &Config) -> Result<Vec<Route>, String> {
             }
             RouteKind::Results(of) => Action::Results(results(config, of)),
             RouteKind::Events(of) => Action::Events(results(config, of)),
+            RouteKind::Chat(chat) => self::chat(config, pipeline, chat),
             RouteKind::Page(of) => {
                 assets(config, of, &mut routes)?;
                 Action::File(Arc::new(file(config, of, &of.file)?))
@@ -97,6 +104,48 @@ fn steps(
 
 fn text_of(config: &Config, jq: Jq) -> TextOf {
     TextOf { jq, limits: config.daemon.limits.expressions() }
+}
+
+/// A part of a conversation; acknowledgements are those of the pipeline's messages, which the check has seen to be there.
+fn chat(config: &Config, pipeline: &Pipeline, chat: &ChatFile) -> Action {
+    let ask = |text_max: Size| Ask {
+        jobs: JobsOf { pipeline: Arc::from(pipeline.name.0.as_str()), claims: claims(pipeline) },
+        topic: Arc::from(pipeline.source.topic.0.as_str()),
+        log_records: pipeline.log_records,
+        text_bytes_max: text_max.bytes(),
+    };
+    match chat {
+        ChatFile::Ask(file) => Action::Ask(ask(file.text_max)),
+        ChatFile::Socket(file) => Action::Socket(Socket {
+            ask: ask(file.text_max),
+            origins: file.origins.clone(),
+            places: Arc::new(Semaphore::new(file.sockets_max as usize)),
+            rate: (file.per_second, file.burst),
+            ping: file.ping.0,
+            send_timeout: file.send_timeout.0,
+            lifetime: file.lifetime.0,
+        }),
+        ChatFile::Messages(file) => Action::Messages(messages(config, pipeline, file)),
+        ChatFile::Acks(_) => {
+            let of = pipeline.routes.iter().find_map(|route| match &route.does {
+                RouteKind::Chat(ChatFile::Messages(file)) => Some(messages(config, pipeline, file)),
+                _ => None,
+            });
+            Action::Acks(of.unwrap_or_default())
+        }
+    }
+}
+
+fn messages(config: &Config, pipeline: &Pipeline, file: &MessagesFile) -> Messages {
+    Messages {
+        pipeline: Arc::from(pipeline.name.0.as_str()),
+        types: file.types.keys().map(|name| name.0.clone()).collect(),
+        token: file.token.clone(),
+        lease: file.lease.0,
+        lease_max: file.lease_max.0,
+        wait: file.wait.0,
+        wait_max: config.daemon.http.wait_max.0,
+    }
 }
 
 fn results(config: &Config, of: &checked::Results) -> Results {

@@ -6,15 +6,24 @@ mod chaos_runs;
 pub mod classify;
 pub mod detect;
 pub mod encode_image;
+pub mod field;
 pub mod filter;
+pub mod generate;
 pub mod http;
+mod identity;
 pub mod log;
 pub mod map;
 pub mod pass;
 pub mod picture;
 pub mod postgres;
+pub mod profanity;
+pub mod redis;
+mod redis_client;
 pub mod reject;
+pub mod retrieve;
 pub mod route;
+pub mod session;
+mod session_store;
 mod stateless;
 #[cfg(test)]
 mod testing;
@@ -22,6 +31,7 @@ pub mod validate;
 
 use crate::config::pipeline::Outputs;
 use crate::expression::ExpressionLimits;
+use bulkhead_actors::hints::Hints;
 use bulkhead_actors::step::StepFactory;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,6 +68,16 @@ pub enum StepConfig {
     Route(route::RouteConfig),
     /// Holds a record's value against a JSON Schema.
     Validate(validate::ValidateConfig),
+    /// Answers a text with a language model, or with what passages say.
+    Generate(generate::GenerateConfig),
+    /// Finds bad words in a text.
+    Profanity(profanity::ProfanityConfig),
+    /// Writes values to Redis.
+    Redis(redis::RedisConfig),
+    /// Finds passages of documents that a text is about.
+    Retrieve(retrieve::RetrieveConfig),
+    /// Keeps the turns of conversations.
+    Session(session::SessionConfig),
     /// Fails as records ask it to, for tests; only with `--chaos`.
     Chaos(chaos::ChaosConfig),
 }
@@ -83,6 +103,8 @@ pub struct StepContext<'a> {
     pub outputs: &'a Outputs,
     /// What one run of an expression may take.
     pub expressions: ExpressionLimits,
+    /// Where what is worth seeing before it is the truth is told; `None` in a worker's process, and while a config is checked.
+    pub hints: Option<&'a Hints>,
 }
 
 /// What one call of a stage's steps may be.
@@ -113,6 +135,11 @@ impl StepConfig {
             Self::Reject(_) => reject::NAME,
             Self::Route(_) => route::NAME,
             Self::Validate(_) => validate::NAME,
+            Self::Generate(_) => generate::NAME,
+            Self::Profanity(_) => profanity::NAME,
+            Self::Redis(_) => redis::NAME,
+            Self::Retrieve(_) => retrieve::NAME,
+            Self::Session(_) => session::NAME,
             Self::Chaos(_) => chaos::NAME,
         }
     }
@@ -132,12 +159,20 @@ impl StepConfig {
             | Self::EncodeImage(_)
             | Self::Filter(_)
             | Self::Pass(_)
+            | Self::Profanity(_)
             | Self::Reject(_)
             | Self::Validate(_) => true,
             Self::Map(config) => config.is_edge(),
-            Self::Classify(_) | Self::Detect(_) | Self::Http(_) | Self::Log(_) | Self::Postgres(_) | Self::Route(_) => {
-                false
-            }
+            Self::Classify(_)
+            | Self::Detect(_)
+            | Self::Generate(_)
+            | Self::Http(_)
+            | Self::Log(_)
+            | Self::Postgres(_)
+            | Self::Redis(_)
+            | Self::Retrieve(_)
+            | Self::Route(_)
+            | Self::Session(_) => false,
         }
     }
 
@@ -147,6 +182,23 @@ impl StepConfig {
         match self {
             Self::Map(config) => config.output.iter().map(|name| name.0.as_str()).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether the step tells hints, so that their topic is needed.
+    #[must_use]
+    pub fn tells_hints(&self) -> bool {
+        matches!(self, Self::Generate(config) if config.tells_hints())
+    }
+
+    /// Why the step cannot be in a worker's process of its own; `None` where it can.
+    #[must_use]
+    pub const fn must_stay(&self) -> Option<&'static str> {
+        match self {
+            Self::Session(config) if config.is_local() => Some(
+                "the data directory's conversations belong to the daemon's process; name a redis server, or isolation = \"thread\"",
+            ),
+            _ => None,
         }
     }
 
@@ -166,6 +218,11 @@ impl StepConfig {
             Self::Reject(config) => config.check(),
             Self::Route(config) => config.check(context),
             Self::Validate(config) => config.check(context),
+            Self::Generate(config) => config.check(context),
+            Self::Profanity(config) => config.check(context),
+            Self::Redis(config) => config.check(context),
+            Self::Retrieve(config) => config.check(context),
+            Self::Session(config) => config.check(context),
             Self::Chaos(config) => config.check(context),
         }
     }
@@ -188,6 +245,11 @@ impl StepConfig {
             Self::Reject(config) => config.factory(context),
             Self::Route(config) => config.factory(context),
             Self::Validate(config) => config.factory(context)?,
+            Self::Generate(config) => Arc::new(config.factory(context)),
+            Self::Profanity(config) => Arc::new(config.factory()),
+            Self::Redis(config) => Arc::new(config.factory(context)),
+            Self::Retrieve(config) => Arc::new(config.factory(context)),
+            Self::Session(config) => Arc::new(config.factory(context)),
             Self::Chaos(config) => Arc::new(config.factory()),
         })
     }

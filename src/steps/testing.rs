@@ -43,6 +43,7 @@ pub(super) fn context(outputs: &Outputs) -> StepContext<'_> {
         data: Path::new("data"),
         outputs,
         expressions: ExpressionLimits { turns_max: 10_000, bytes_max: 1_000 },
+        hints: None,
     }
 }
 

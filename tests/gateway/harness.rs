@@ -196,6 +196,7 @@ impl Edge {
         let deps = GatewayDeps {
             keys: Arc::new(KeyTable::new(limit, Clock::real())),
             tenant_header,
+            chats: Arc::default(),
             pressure: pressure.clone(),
             ids: ids.clone(),
             producer: producer.clone(),

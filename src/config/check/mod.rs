@@ -1,6 +1,7 @@
 //! Judges values by one another, within a file and across files: what fits the schema one by one may still not fit
 //! together. Never reads a config file, never changes a value.
 
+mod chat;
 mod outbox;
 mod outputs;
 mod pages;
@@ -55,6 +56,7 @@ pub(super) fn all(loaded: &Loaded, dir: &Path, chaos: bool) -> Vec<Problem> {
             data: &loaded.daemon.1.data.dir,
             outputs: &file.pipeline.outputs,
             expressions: loaded.daemon.1.limits.expressions(),
+            hints: None,
         };
         let mut at = At { document, found: &mut found };
         pipeline::check(&mut at, file, &loaded.daemon.1, &|stage: &Stage| context(stage.call()));

@@ -101,6 +101,15 @@ fn times(at: &mut At<'_>, file: &PipelineFile, daemon: &Daemon) {
     if section.drain.0 >= transaction.0 {
         at.at("pipeline.drain", format_args!("must be below kafka.transaction_timeout ({transaction})"));
     }
+    for (path, retention) in [
+        ("pipeline.source.retention", section.source.retention),
+        ("pipeline.output.retention", section.output.retention),
+        ("pipeline.dlq.retention", section.dlq.retention),
+    ] {
+        if let Some(retention) = retention {
+            at.some(path, retention);
+        }
+    }
     at.some("pipeline.failed_retry", section.failed_retry);
     at.some("pipeline.dlq.stop_above.window", section.dlq.stop_above.window);
     at.some("pipeline.lane.commit_interval", section.lane.commit_interval);
@@ -158,6 +167,9 @@ fn check_stage(at: &mut At<'_>, path: &str, stage: &Stage, context: StepContext<
     for (index, step) in stage.steps.iter().enumerate() {
         let path = format!("{path}.steps[{index}].{}", step.name());
         for why in step.check(context) {
+            at.at(&path, why);
+        }
+        if let Some(why) = step.must_stay().filter(|_| stage.is_isolated()) {
             at.at(&path, why);
         }
     }

@@ -1,6 +1,6 @@
 //! What routes must agree on, across all pipelines. Never serves one.
 
-use super::{At, BODY_MAX, Found, Loaded, outbox, pages};
+use super::{At, BODY_MAX, Found, Loaded, chat, outbox, pages};
 use crate::config::document::Document;
 use crate::config::pipeline::PipelineFile;
 use crate::config::route::{Method, Reply, RouteFile, fields, follows_requests, varies};
@@ -16,7 +16,7 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded, dir: &Path) {
         for (index, route) in file.route.iter().enumerate() {
             let path = format!("route[{index}]");
             let mut at = At { document, found };
-            kind(&mut at, &path, route);
+            kind(&mut at, &path, route, file);
             for (key, results) in [("results", &route.results), ("events", &route.events)] {
                 let name = results.as_ref().and_then(|results| results.pipeline.as_ref());
                 pipeline_exists(found, loaded, document, &format!("{path}.{key}.pipeline"), name);
@@ -46,18 +46,20 @@ pub(super) fn check(found: &mut Found, loaded: &Loaded, dir: &Path) {
 }
 
 /// A route does one thing, with the method for it.
-fn kind(at: &mut At<'_>, path: &str, route: &RouteFile) {
+fn kind(at: &mut At<'_>, path: &str, route: &RouteFile, file: &PipelineFile) {
     let kinds = [
         ("produce", route.produce.is_some()),
         ("results", route.results.is_some()),
         ("events", route.events.is_some()),
         ("page", route.page.is_some()),
+        ("chat", route.chat.is_some()),
     ];
     let does: Vec<_> = kinds.iter().filter(|(_, is_there)| *is_there).map(|(kind, _)| *kind).collect();
     match does[..] {
         ["produce"] => produces(at, path, route),
         ["results" | "events"] => answers_for_jobs(at, path, route),
         ["page"] => shows_a_page(at, path, route),
+        ["chat"] => chat::check(at, path, route, file),
         [] => {
             let choices = kinds.map(|(kind, _)| format!("{kind} = {{ … }}")).join(" or ");
             at.at(path, format_args!("does nothing: give it {choices}"));

@@ -91,7 +91,7 @@ fn operation(route: &Route, routes: &[Route], about: &About) -> Option<Operation
         Action::Accept(accept) => accepts(accept, routes),
         Action::Results(results) => tells(results),
         Action::Events(events) => streams(events),
-        Action::File(_) => return None,
+        Action::File(_) | Action::Ask(_) | Action::Socket(_) | Action::Messages(_) | Action::Acks(_) => return None,
     };
     operation.id = id(route);
     if let Some(name) = &about.tenant_header {

@@ -15,6 +15,7 @@ pub mod onnx;
 mod ports;
 pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod relay;
 mod scratch;
 pub mod topics;
