@@ -65,6 +65,8 @@ pub struct Accept {
     pub key: Key,
     /// What the record passes before it is accepted, and what makes its key of it, where that is anything.
     pub steps: Option<Arc<EdgeSteps>>,
+    /// The JSON Schema that its steps hold a body against as it comes, for the API's description.
+    pub schema: Option<Arc<serde_json::Value>>,
     /// How long after it was accepted a record is still worth working on; `None`: for ever.
     pub deadline: Option<Duration>,
     /// What requests' own keys are to it.

@@ -19,6 +19,7 @@ use crate::config::text::{ContentFrom, KeyFrom, RouteKeyFrom};
 use crate::config::units::Size;
 use crate::config::{Config, Pipeline};
 use crate::expression::Jq;
+use crate::steps::StepConfig;
 use actix_web::http::{Method, StatusCode};
 use bulkhead_core::idempotency::KeyLimits;
 use bulkhead_core::ledger::{Claimer, KeySource};
@@ -43,7 +44,8 @@ pub fn routes(config: &Config) -> Result<Vec<Route>, String> {
         let action = match &route.does {
             RouteKind::Produce(produce) => {
                 let steps = steps(config, pipeline, &route.path.0, produce)?;
-                Action::Accept(Accept { steps, ..accept(config, pipeline, route, produce) })
+                let schema = schema(config, &produce.steps)?;
+                Action::Accept(Accept { steps, schema, ..accept(config, pipeline, route, produce) })
             }
             RouteKind::Results(of) => Action::Results(results(config, of)),
             RouteKind::Events(of) => Action::Events(results(config, of)),
@@ -148,6 +150,14 @@ fn messages(config: &Config, pipeline: &Pipeline, file: &MessagesFile) -> Messag
     }
 }
 
+/// What the first step holds a body against: later ones see what those before them made of it.
+fn schema(config: &Config, steps: &[StepConfig]) -> Result<Option<Arc<serde_json::Value>>, String> {
+    match steps.first() {
+        Some(StepConfig::Validate(validate)) => validate.document(&config.dir).map(|schema| Some(Arc::new(schema))),
+        _ => Ok(None),
+    }
+}
+
 fn results(config: &Config, of: &checked::Results) -> Results {
     let claims = config.pipelines.iter().find(|pipeline| pipeline.name == of.pipeline).and_then(claims);
     let pipeline = Arc::from(of.pipeline.0.as_str());
@@ -209,6 +219,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
             RouteKeyFrom::Jq(_) => Key::Made,
         },
         steps: None,
+        schema: None,
         deadline: produce.deadline.map(|deadline| deadline.0),
         idempotency: Idempotency {
             is_required: produce.idempotency.required,

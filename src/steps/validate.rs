@@ -55,6 +55,18 @@ impl ValidateConfig {
     }
 
     fn validator(&self, dir: &Path) -> Result<Validator, String> {
+        let (schema, shown) = (self.document(dir)?, self.schema.display());
+        let options = jsonschema::options().should_validate_formats(true).with_pattern_options(PatternOptions::regex());
+        options.build(&schema).map_err(|why| {
+            format!("schema: `{shown}` is no JSON Schema: at {}: {why}", place(why.instance_path().as_str()))
+        })
+    }
+
+    /// The schema as its file has it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no JSON.
+    pub fn document(&self, dir: &Path) -> Result<serde_json::Value, String> {
         let shown = self.schema.display();
         if !is_below(&self.schema) {
             return Err(format!("schema: `{shown}` must be a path below the config directory, without `..`"));
@@ -68,11 +80,7 @@ impl ValidateConfig {
         if text.len() as u64 > SCHEMA_BYTES_MAX {
             return Err(format!("schema: `{shown}` is larger than 1 MiB"));
         }
-        let schema = serde_json::from_str(&text).map_err(|why| format!("schema: `{shown}` is no JSON: {why}"))?;
-        let options = jsonschema::options().should_validate_formats(true).with_pattern_options(PatternOptions::regex());
-        options.build(&schema).map_err(|why| {
-            format!("schema: `{shown}` is no JSON Schema: at {}: {why}", place(why.instance_path().as_str()))
-        })
+        serde_json::from_str(&text).map_err(|why| format!("schema: `{shown}` is no JSON: {why}"))
     }
 }
 

@@ -129,6 +129,7 @@ fn routes() -> Vec<Route> {
             fields: Vec::new(),
             key,
             steps,
+            schema: None,
             deadline,
             idempotency,
             waits,

@@ -20,12 +20,16 @@ pub struct About {
 #[must_use]
 pub fn document(routes: &[Route], about: &About) -> Value {
     let (mut paths, mut tags) = (Map::new(), Vec::new());
+    let mut components = schemas::components();
     for route in routes {
         let Some(operation) = operation(route, routes, about) else { continue };
         if !tags.contains(&operation.tag) {
             tags.push(operation.tag.clone());
         }
         let method = route.method.as_str().to_ascii_lowercase();
+        if let Action::Accept(Accept { schema: Some(schema), .. }) = &route.action {
+            components["schemas"][id(route)] = schemas::moved(schema, &format!("#/components/schemas/{}", id(route)));
+        }
         let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
         path[method] = operation.document(route);
     }
@@ -41,7 +45,7 @@ pub fn document(routes: &[Route], about: &About) -> Value {
         "servers": [{ "url": "/" }],
         "tags": tags.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
         "paths": paths,
-        "components": schemas::components(),
+        "components": components,
     })
 }
 
@@ -88,7 +92,7 @@ fn id(route: &Route) -> String {
 /// What is said of a route; `None` where it is no part of the API.
 fn operation(route: &Route, routes: &[Route], about: &About) -> Option<Operation> {
     let mut operation = match &route.action {
-        Action::Accept(accept) => accepts(accept, routes),
+        Action::Accept(accept) => accepts(accept, routes, &id(route)),
         Action::Results(results) => tells(results),
         Action::Events(events) => streams(events),
         Action::File(_) | Action::Ask(_) | Action::Socket(_) | Action::Messages(_) | Action::Acks(_) => return None,
@@ -101,7 +105,7 @@ fn operation(route: &Route, routes: &[Route], about: &About) -> Option<Operation
     Some(operation)
 }
 
-fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
+fn accepts(accept: &Accept, routes: &[Route], id: &str) -> Operation {
     let idempotency = &accept.idempotency;
     let mut parameters = vec![prefer(accept.waits)];
     let mut problems = vec![problems::ADMISSION, problems::BODY, problems::STORED, problems::KEYED];
@@ -155,14 +159,14 @@ fn accepts(accept: &Accept, routes: &[Route]) -> Operation {
         id: String::new(),
         summary: format!("Makes a record of the request, for the pipeline {}", accept.jobs.pipeline),
         parameters,
-        body: Some(json!({ "required": accept.body != Body::Fields, "content": content(accept) })),
+        body: Some(json!({ "required": accept.body != Body::Fields, "content": content(accept, id) })),
         answers,
         problems,
     }
 }
 
 /// The bodies that a route takes.
-fn content(accept: &Accept) -> Value {
+fn content(accept: &Accept, id: &str) -> Value {
     let mut content = Map::new();
     let mut properties = fields::properties(accept);
     if accept.body == Body::Fields {
@@ -170,6 +174,15 @@ fn content(accept: &Accept) -> Value {
         content.insert("application/x-www-form-urlencoded".to_owned(), json!({ "schema": schema }));
         return content.into();
     }
+    let json = match &accept.schema {
+        Some(_) => {
+            let one = json!({ "$ref": format!("#/components/schemas/{id}") });
+            let several = matches!(accept.body, Body::Events { .. });
+            let schema = if several { json!({ "anyOf": [one, { "type": "array", "items": one }] }) } else { one };
+            json!({ "schema": schema })
+        }
+        None => json!({ "schema": {} }),
+    };
     if let Body::File { field } = &accept.body {
         let mut encoding = json!({});
         if !accept.accept.is_empty() {
@@ -184,9 +197,11 @@ fn content(accept: &Accept) -> Value {
     for media in &accept.accept {
         // One value a line is no JSON by itself.
         let is_json = media == "application/json" || media.ends_with("+json");
-        content.insert(media.clone(), if is_json { json!({ "schema": {} }) } else { whole.clone() });
+        content.insert(media.clone(), if is_json { json.clone() } else { whole.clone() });
     }
-    if content.is_empty() {
+    if content.is_empty() && accept.schema.is_some() {
+        content.insert("application/json".to_owned(), json);
+    } else if content.is_empty() {
         content.insert("application/octet-stream".to_owned(), whole);
     }
     content.into()

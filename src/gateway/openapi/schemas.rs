@@ -27,6 +27,24 @@ pub(super) fn components() -> Value {
     })
 }
 
+/// A schema that is a document of its own, as it stands at `place` in another one: what it refers to in itself lies there.
+pub(super) fn moved(schema: &Value, place: &str) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| match (name.as_str(), value.as_str()) {
+                ("$schema" | "$id", Some(_)) => None,
+                ("$ref", Some(target)) if target.starts_with('#') => {
+                    Some((name.clone(), format!("{place}{}", &target[1..]).into()))
+                }
+                _ => Some((name.clone(), moved(value, place))),
+            };
+            Value::Object(fields.iter().filter_map(field).collect())
+        }
+        Value::Array(items) => items.iter().map(|item| moved(item, place)).collect(),
+        other => other.clone(),
+    }
+}
+
 fn header(description: &str, schema: &Value) -> Value {
     json!({ "description": description, "schema": schema })
 }
@@ -117,4 +135,24 @@ fn problem() -> Value {
         },
         "required": ["type", "title", "status", "detail", "instance"],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_refers_to_itself_wherever_it_lies() {
+        let own = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "properties": { "items": { "items": { "$ref": "#/$defs/line" } }, "other": { "$ref": "https://example.org/x" } },
+            "$defs": { "line": { "type": "object" } },
+        });
+        let expected = json!({
+            "properties": { "items": { "items": { "$ref": "#/components/schemas/a/$defs/line" } },
+                            "other": { "$ref": "https://example.org/x" } },
+            "$defs": { "line": { "type": "object" } },
+        });
+        assert_eq!(moved(&own, "#/components/schemas/a"), expected);
+    }
 }
