@@ -88,7 +88,7 @@ fn messages(at: &mut At<'_>, path: &str, messages: &MessagesFile, file: &Pipelin
     let mut known = vec![&section.source.topic, &section.output.topic];
     known.extend(section.outputs.values().map(|output| &output.topic));
     for (name, topic) in &messages.types {
-        if !known.contains(&topic) && !section.dlq.topic.as_ref().is_some_and(|dlq| dlq == topic) {
+        if !known.contains(&topic) && section.dlq.topic.as_ref().is_none_or(|dlq| dlq != topic) {
             let known: Vec<_> = known.iter().map(|topic| topic.0.as_str()).collect();
             let why = format_args!("{topic} is no topic of this pipeline; its topics are {}", known.join(", "));
             at.at(&format!("{path}.types.{name}"), why);

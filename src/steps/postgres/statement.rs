@@ -150,7 +150,7 @@ mod tests {
         for (at, (id, value)) in [("x", "1.50"), ("y\"", "null"), ("x", "{\"n\":2}")].into_iter().enumerate() {
             rows.add(at, row(id, value));
         }
-        assert_eq!(rows.statements(), [0..2]);
+        assert_eq!(rows.statements(), std::slice::from_ref(&(0..2)));
         assert_eq!(rows.json(0..2), r#"[{"id":"x","a\"b":{"n":2}},{"id":"y\"","a\"b":null}]"#);
         assert_eq!((rows.records(0), rows.records(1)), (&[0, 2][..], &[1][..]));
         assert!(Rows::default().statements().is_empty());
