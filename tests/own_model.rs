@@ -184,8 +184,11 @@ fn what_is_suggested_can_be_used() {
 #[test]
 fn a_daemon_classifies_with_it_and_stamps_its_version() {
     let config = folder(&[("bulkhead.toml", kept("config/bulkhead.toml").as_bytes())]);
-    for name in ["models", "pipelines"] {
+    for name in ["models", "pipelines", "pages"] {
         std::fs::create_dir(config.path().join(name)).expect("a folder can be made");
+    }
+    for page in ["classify.html", "classify.css", "classify.js", "classify.svg"].map(|name| format!("pages/{name}")) {
+        std::fs::write(config.path().join(&page), kept(&format!("config/{page}"))).expect("it can be written");
     }
     let model = bring(&examples()[0], &config.path().join("models"));
     let pipeline = kept("config/pipelines/classify.toml").replace("digits.toml", &model);

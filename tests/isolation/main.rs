@@ -134,7 +134,7 @@ fn a_worker_that_writes_rubbish_to_its_socket() {
         // Once: says that it is ready, takes work, answers with what no worker says, and lives on. Then the real one.
         let script = format!(
             "#!/bin/sh\nif mkdir {mark} 2>/dev/null; then\n\
-             printf 'BW\\001\\020\\000\\000\\000\\000\\302\\224\\323\\070\\005\\200\\006\\055' >&0\n\
+             printf 'BW\\002\\020\\000\\000\\000\\000\\302\\224\\323\\070\\005\\200\\006\\055' >&0\n\
              head -c 20000 >/dev/null\nprintf 'Warning: a library prints where it likes\\n' >&0\nexec sleep 60\nfi\n\
              exec {real} \"$@\"\n",
             mark = folder.join("mark").display(),
