@@ -5,6 +5,7 @@ mod conversation;
 mod fifo;
 #[allow(dead_code, reason = "the unit tests of the step use the rest")]
 mod openai;
+mod page;
 mod refusals;
 mod rig;
 mod socket;
