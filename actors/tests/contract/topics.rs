@@ -22,8 +22,10 @@ pub(crate) fn keeps_records_as_long_as_it_is_told(log: &dyn Log) {
     log.set_retention(&name, Duration::from_secs(300)).unwrap();
     assert_eq!(log.retention(&name).unwrap(), Some(Duration::from_secs(300)));
     assert_eq!(log.topic(&name).unwrap(), Some(TopicInfo { partitions: 1 }), "nothing else has changed");
-    assert!(matches!(log.retention(&unique("missing")), Err(LogError::Refused(_))));
-    assert!(matches!(log.set_retention(&unique("missing"), Duration::from_secs(1)), Err(LogError::Refused(_))));
+    let asked = log.retention(&unique("missing"));
+    assert!(matches!(asked, Err(LogError::Refused(_))), "{asked:?}");
+    let changed = log.set_retention(&unique("missing"), Duration::from_secs(1));
+    assert!(matches!(changed, Err(LogError::Refused(_))), "{changed:?}");
 }
 
 pub(crate) fn tells_of_missing_topics(log: &dyn Log) {

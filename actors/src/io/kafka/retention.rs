@@ -32,9 +32,8 @@ impl Shared {
     pub(super) fn retention_of(&self, topic: &str) -> Result<Option<Duration>, LogError> {
         let resource = self.topic_settings(topic)?;
         let told = text(&resource, RETENTION).and_then(|text| text.parse::<i64>().ok());
-        let ms = told.ok_or_else(|| LogError::Refused(format!("topic {topic}: its retention is not told")))?;
         // -1 is for ever.
-        Ok(u64::try_from(ms).ok().map(Duration::from_millis))
+        Ok(told.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis))
     }
 
     /// The request that this client has replaces all of a topic's settings: those that it has are sent along.
@@ -55,8 +54,11 @@ impl Shared {
         Ok(())
     }
 
+    /// Every topic has a retention: one without is not there, which this client tells neither here nor where it is asked to
+    /// change it (librdkafka 2.12 on Kafka 4.1: no settings, and no error).
     fn topic_settings(&self, topic: &str) -> Result<ConfigResource, LogError> {
-        let mut resources = self.describe(&[ResourceSpecifier::Topic(topic)])?;
-        resources.pop().ok_or_else(|| LogError::Refused(format!("topic {topic}: its settings are not told")))
+        let resource = self.describe(&[ResourceSpecifier::Topic(topic)])?.pop();
+        let told = resource.filter(|resource| text(resource, RETENTION).is_some_and(|ms| ms.parse::<i64>().is_ok()));
+        told.ok_or_else(|| LogError::Refused(format!("topic {topic}: no such topic, or its settings are not told")))
     }
 }
