@@ -155,10 +155,10 @@ async fn take<'a>(
         .map_err(|_| slow_body(limits.body_timeout.as_secs_f64()))??;
     let key = keys::key_of(&shared.steps, &intake.path, &route.idempotency, header, &upload).await?;
     let job = job(shared, intake, asker, key.as_deref());
-    // Of what the client sent, whatever the steps make of it.
-    let print = fingerprint(&upload.signed());
+    // Of what the client sent, whatever the steps make of it; nobody asks for it where there is no key.
+    let print = key.as_ref().map(|_| fingerprint(&upload.signed()));
     let Made { mut records, events } = make(shared, intake, Request { asker, job, key: key.clone() }, upload)?;
-    let Some(key) = key else {
+    let Some((key, print)) = key.zip(print) else {
         let place = Some(finish(shared, intake, records).await?);
         return Ok(Taken { job, events, named: None, is_replay: false, place, _first: None });
     };
