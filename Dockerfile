@@ -10,6 +10,8 @@ COPY scripts/get-onnxruntime.sh /
 RUN BULKHEAD_CACHE=/cache /get-onnxruntime.sh
 
 FROM debian:bookworm-slim
+# OpenSSL and the authorities that it trusts, for Kafka and what steps talk to.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates libssl3 && rm -rf /var/lib/apt/lists/*
 RUN useradd --system --uid 10001 --home-dir /var/lib/bulkhead --create-home bulkhead
 COPY --from=build /build/release/bulkhead /usr/local/bin/bulkhead
 COPY --from=onnxruntime /cache/onnxruntime /usr/local/lib/onnxruntime

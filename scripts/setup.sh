@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 purpose=${1:-test}
 
 # command:Debian package
-needs=(cc:gcc c++:g++ make:make python3:python3 setpriv:util-linux)
-[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver docker-compose:docker-compose redis-server:redis-server)
+needs=(cc:gcc c++:g++ make:make pkg-config:pkg-config python3:python3 setpriv:util-linux)
+[ "$purpose" = run ] || needs+=(java:default-jre-headless mvn:maven chromium:chromium chromedriver:chromium-driver docker-compose:docker-compose openssl:openssl redis-server:redis-server)
 missing=() packages=()
 for need in "${needs[@]}"; do
     command -v "${need%%:*}" >/dev/null 2>&1 || { missing+=("${need%%:*}") packages+=("${need#*:}"); }
@@ -15,6 +15,8 @@ done
 [ "$purpose" = run ] || python3 -c 'import ensurepip' 2>/dev/null || { missing+=("python3 -m venv") packages+=(python3-venv); }
 # Its programs are on nobody's PATH; tests start a server of their own.
 [ "$purpose" = run ] || compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || { missing+=(PostgreSQL) packages+=(postgresql); }
+# Kafka, PostgreSQL, Redis and HTTP are spoken to by the system's OpenSSL.
+pkg-config --exists openssl 2>/dev/null || { missing+=("OpenSSL's headers") packages+=(libssl-dev); }
 python3 -m pip --version >/dev/null 2>&1 || { missing+=("python3 -m pip") packages+=(python3-pip); }
 
 if [ ${#missing[@]} -gt 0 ]; then

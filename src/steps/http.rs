@@ -10,6 +10,7 @@ mod call;
 mod run;
 
 use super::StepContext;
+use super::tls::Tls;
 use crate::config::secret::Secret;
 use crate::config::units::{Period, Size};
 use crate::expression::Jq;
@@ -49,9 +50,15 @@ pub struct HttpConfig {
     /// Headers of every call. Credentials belong into `auth`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// Headers that are made of the record: jq expressions that give text; one that gives `null` is left out.
+    #[serde(default)]
+    pub record_headers: BTreeMap<String, Jq>,
     /// Whether the header `Idempotency-Key` carries the record's id, so that a host that knows it does a repeated call once.
     #[serde(default = "yes")]
     pub idempotency_key: bool,
+    /// Whom hosts called by `https:` are to be vouched for by. Absent: the system's authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// What the host knows us by. Absent: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
@@ -234,6 +241,14 @@ impl HttpConfig {
                 problems.push(format!("headers.{name}: {why}"));
             }
         }
+        for name in self.record_headers.keys() {
+            if let Err(why) = header_name(name) {
+                problems.push(format!("record_headers.{name}: {why}"));
+            }
+            if self.headers.keys().any(|other| other.eq_ignore_ascii_case(name)) {
+                problems.push(format!("record_headers.{name}: is given in headers, too; a call has one of a name"));
+            }
+        }
         let limit = call_limit(context.call.timeout);
         if self.timeout.0.is_zero() || self.timeout.0 > limit {
             problems.push(format!(
@@ -253,6 +268,7 @@ impl HttpConfig {
         if self.breaker.rest.0.is_zero() || self.breaker.failures == 0 {
             problems.push("breaker: failures must be at least 1 and rest longer than nothing".to_owned());
         }
+        problems.extend(self.tls.as_ref().and_then(|tls| tls.authorities(context.dir).err()));
         problems.extend(self.statuses().problems());
         problems.extend(self.auth.iter().flat_map(Auth::problems));
         problems
@@ -318,14 +334,20 @@ fn url(text: &str) -> Result<Url, String> {
 
 /// A header that a config may set: none that the call itself sets.
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let name = header_name(name)?;
+    let value = value.parse().map_err(|_| "has characters that no HTTP header can have".to_owned())?;
+    Ok((name, value))
+}
+
+/// A header's name that is not one of the call's own.
+fn header_name(name: &str) -> Result<HeaderName, String> {
     const OURS: [&str; 6] =
         ["authorization", "content-length", "content-type", "host", "idempotency-key", "transfer-encoding"];
     let parsed: HeaderName = name.parse().map_err(|_| "is no name of an HTTP header".to_owned())?;
     if OURS.contains(&parsed.as_str()) {
         return Err("is set by the call itself; see auth, body and idempotency_key".to_owned());
     }
-    let value = value.parse().map_err(|_| "has characters that no HTTP header can have".to_owned())?;
-    Ok((parsed, value))
+    Ok(parsed)
 }
 
 #[cfg(test)]

@@ -91,6 +91,21 @@ fn a_call_is_what_the_config_makes_of_a_record_and_so_is_its_answer() {
 }
 
 #[test]
+fn headers_are_made_of_the_record_where_they_can_be() {
+    let server = WebServer::start(|_| Reply::bare(204));
+    let more = "record_headers = { x-name = '.name', x-at = '$origin.offset', x-none = '.missing' }";
+    let mut step = step(&server.url(), more);
+    emitted(one(&mut *step, "plain"));
+    let asked = &server.asked()[0];
+    assert_eq!((asked.header("x-name"), asked.header("x-at")), ("plain", "7"));
+    assert!(!asked.headers.contains_key("x-none"), "null is no header");
+    let fault = rejected(one(&mut *step, "two\nlines"));
+    assert_eq!(fault.code, "http_header");
+    assert!(fault.message.contains("x-name") && !fault.message.contains("two"), "{fault}");
+    assert_eq!(server.asked().len(), 1, "no call was made of it");
+}
+
+#[test]
 fn without_more_settings_the_record_goes_on_as_it_is() {
     let server = WebServer::start(|_| Reply::bare(204));
     let record = emitted(one(&mut *step(&server.url(), ""), "plain"));
@@ -292,6 +307,8 @@ fn settings_that_cannot_work_are_told() {
         ("body = '.'\nsend_value = true", "send_value: is given beside body"),
         ("headers = { \"a b\" = \"x\" }", "headers.a b: is no name"),
         ("headers = { Authorization = \"x\" }", "headers.Authorization: is set by the call itself"),
+        ("record_headers = { host = '.h' }", "record_headers.host: is set by the call itself"),
+        ("headers = { x-a = \"1\" }\nrecord_headers = { X-A = '.a' }", "record_headers.X-A: is given in headers, too"),
         ("timeout = \"28s\"", "timeout: must be above nothing and at most \"27000ms\""),
         ("connect_timeout = \"0s\"", "connect_timeout:"),
         ("concurrency = 0", "concurrency:"),

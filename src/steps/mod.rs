@@ -27,6 +27,7 @@ mod session_store;
 mod stateless;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod validate;
 
 use crate::config::pipeline::Outputs;
@@ -193,7 +194,7 @@ impl StepConfig {
 
     /// Why the step cannot be in a worker's process of its own; `None` where it can.
     #[must_use]
-    pub const fn must_stay(&self) -> Option<&'static str> {
+    pub fn must_stay(&self) -> Option<&'static str> {
         match self {
             Self::Session(config) if config.is_local() => Some(
                 "the data directory's conversations belong to the daemon's process; name a redis server, or isolation = \"thread\"",

@@ -12,6 +12,7 @@ use bulkhead_core::verdict::Verdict;
 use redis::Pipeline;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// The step's name.
 pub const NAME: &str = "redis";
@@ -55,8 +56,9 @@ pub enum RedisKind {
 }
 
 impl RedisConfig {
-    pub(super) fn check(&self, _: StepContext<'_>) -> Vec<String> {
-        let mut problems: Vec<_> = self.server.problems().into_iter().map(|why| format!("server.{why}")).collect();
+    pub(super) fn check(&self, context: StepContext<'_>) -> Vec<String> {
+        let mut problems: Vec<_> =
+            self.server.problems(context.dir).into_iter().map(|why| format!("server.{why}")).collect();
         if self.key.is_empty() {
             problems.push("key: is empty; names in Redis need something of their own, e.g. \"answer:\"".to_owned());
         }
@@ -67,7 +69,7 @@ impl RedisConfig {
     }
 
     pub(super) fn factory(&self, context: StepContext<'_>) -> RedisFactory {
-        RedisFactory { config: self.clone(), place: Place::of(context) }
+        RedisFactory { config: self.clone(), place: Place::of(context), dir: context.dir.to_owned() }
     }
 }
 
@@ -76,6 +78,7 @@ impl RedisConfig {
 pub struct RedisFactory {
     config: RedisConfig,
     place: Place,
+    dir: PathBuf,
 }
 
 impl StepFactory for RedisFactory {
@@ -84,7 +87,7 @@ impl StepFactory for RedisFactory {
     }
 
     fn build(&self) -> Result<Box<dyn Step>, Fault> {
-        let client = Client::new(&self.config.server)?;
+        let client = Client::new(&self.config.server, &self.dir)?;
         Ok(Box::new(Redis { config: self.config.clone(), place: self.place.clone(), client }))
     }
 }

@@ -1,16 +1,18 @@
 //! A connection to Redis for one worker's step: asked and answered within a timeout, made anew once it breaks. Never decides
 //! what is stored.
 
+use super::tls::Tls;
 use crate::config::secret::Secret;
 use crate::config::units::Period;
 use bulkhead_core::fault::Fault;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, ConnectionAddr, ErrorKind, FromRedisValue, IntoConnectionInfo as _, Pipeline,
-    RedisConnectionInfo, RedisError, ServerErrorKind,
+    RedisConnectionInfo, RedisError, ServerErrorKind, TlsCertificates,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
@@ -32,6 +34,9 @@ pub struct RedisServer {
     /// The password, where it wants one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// TLS. Absent: none, for a network that is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// The database's number.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -47,11 +52,12 @@ const fn timeout() -> Period {
 
 impl RedisServer {
     /// Everything that is wrong with it by itself.
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if self.place().is_none() {
             problems.push(format!("address: {:?} is no HOST:PORT, e.g. \"127.0.0.1:6379\"", self.address));
         }
+        problems.extend(self.tls.as_ref().and_then(|tls| tls.authorities(dir).err()));
         if self.timeout.0.is_zero() {
             problems.push("timeout: must be longer than nothing".to_owned());
         }
@@ -76,13 +82,13 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// For this server, which is not asked anything yet.
+    /// For this server, which is not asked anything yet; `dir` is where its files' paths start.
     ///
     /// # Errors
     /// Fatal: the settings cannot be used.
-    pub(super) fn new(server: &RedisServer) -> Result<Self, Fault> {
+    pub(super) fn new(server: &RedisServer, dir: &Path) -> Result<Self, Fault> {
         let unusable = |why: &dyn std::fmt::Display| Fault::fatal("redis_unusable", why);
-        let (host, port) = server.place().ok_or_else(|| unusable(&server.problems().join("; ")))?;
+        let (host, port) = server.place().ok_or_else(|| unusable(&server.problems(dir).join("; ")))?;
         let mut settings = RedisConnectionInfo::default().set_db(server.database.into());
         if let Some(user) = &server.user {
             settings = settings.set_username(user);
@@ -90,8 +96,20 @@ impl Client {
         if let Some(password) = &server.password {
             settings = settings.set_password(password.expose());
         }
-        let info = ConnectionAddr::Tcp(host, port).into_connection_info().map_err(|why| unusable(&why))?;
-        let client = redis::Client::open(info.set_redis_settings(settings)).map_err(|why| unusable(&why))?;
+        let address = match &server.tls {
+            Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
+            None => ConnectionAddr::Tcp(host, port),
+        };
+        let info = address.into_connection_info().map_err(|why| unusable(&why))?.set_redis_settings(settings);
+        let client = match &server.tls {
+            Some(tls) => {
+                let authorities = tls.authorities(dir).map_err(|why| unusable(&why))?;
+                let root_cert = authorities.map(|authorities| authorities.pem().as_bytes().to_vec());
+                redis::Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+            }
+            None => redis::Client::open(info),
+        };
+        let client = client.map_err(|why| unusable(&why))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|why| unusable(&why))?;
         Ok(Self { runtime, client, connection: None, timeout: server.timeout.0, address: server.address.clone() })

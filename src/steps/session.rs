@@ -31,8 +31,8 @@ const TURNS_MAX: u32 = 1_000;
 pub struct SessionConfig {
     /// What is done.
     pub action: SessionAction,
-    /// The Redis server that keeps conversations. Absent: the data directory of this daemon does, which other daemons do not
-    /// see; then a stage with this step has no process of its own.
+    /// The Redis server that keeps conversations. Absent, or its `address` empty: the data directory of this daemon does, which
+    /// other daemons do not see; then a stage with this step has no process of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<RedisServer>,
     /// Where `read` puts the conversation: `[{"query": …, "answer": …}, …]`, the oldest first.
@@ -99,8 +99,9 @@ pub enum SessionAction {
 }
 
 impl SessionConfig {
-    pub(super) fn check(&self, _: StepContext<'_>) -> Vec<String> {
-        let redis = self.redis.iter().flat_map(RedisServer::problems).map(|why| format!("redis.{why}"));
+    pub(super) fn check(&self, context: StepContext<'_>) -> Vec<String> {
+        let redis = self.server().into_iter().flat_map(|server| server.problems(context.dir));
+        let redis = redis.map(|why| format!("redis.{why}"));
         let mut problems: Vec<_> = redis.collect();
         if !(1..=TURNS_MAX).contains(&self.turns_max) {
             problems.push(format!("turns_max: {}; 1 to {TURNS_MAX} are possible", self.turns_max));
@@ -116,8 +117,12 @@ impl SessionConfig {
 
     /// Whether it needs what only the daemon's own process has.
     #[must_use]
-    pub const fn is_local(&self) -> bool {
-        self.redis.is_none()
+    pub fn is_local(&self) -> bool {
+        self.server().is_none()
+    }
+
+    fn server(&self) -> Option<&RedisServer> {
+        self.redis.as_ref().filter(|server| !server.address.is_empty())
     }
 
     pub(super) fn factory(&self, context: StepContext<'_>) -> SessionFactory {
@@ -126,6 +131,7 @@ impl SessionConfig {
             place: Place::of(context),
             pipeline: context.pipeline.to_owned(),
             folder: context.data.join(FOLDER),
+            dir: context.dir.to_owned(),
         }
     }
 
@@ -146,6 +152,7 @@ pub struct SessionFactory {
     place: Place,
     pipeline: String,
     folder: PathBuf,
+    dir: PathBuf,
 }
 
 impl StepFactory for SessionFactory {
@@ -155,8 +162,8 @@ impl StepFactory for SessionFactory {
 
     fn build(&self) -> Result<Box<dyn Step>, Fault> {
         let (limits, pipeline) = (self.config.limits(), self.pipeline.as_str());
-        let turns: Box<dyn Turns> = match &self.config.redis {
-            Some(server) => Box::new(RedisTurns::new(Client::new(server)?, pipeline, limits)),
+        let turns: Box<dyn Turns> = match self.config.server() {
+            Some(server) => Box::new(RedisTurns::new(Client::new(server, &self.dir)?, pipeline, limits)),
             None => Box::new(EmbeddedTurns::open(&self.folder, pipeline, limits)?),
         };
         Ok(Box::new(Session { config: self.config.clone(), place: self.place.clone(), turns }))

@@ -97,8 +97,8 @@ fn a_config_that_cannot_be_is_told() {
     let data = Path::new(".");
     let call = CallLimits { run_records_max: 1, timeout: Duration::from_secs(30), emit_max: 100 };
     let context = StepContext { call, pipeline: "chat", source: "query", data, ..context_in(data) };
-    let server =
-        RedisServer { address: "nowhere".into(), user: None, password: None, database: 0, timeout: Period::secs(0) };
+    let server: RedisServer =
+        toml::from_str("address = \"nowhere\"\ntimeout = \"0s\"\ntls = { ca = \"no.pem\" }").expect("TOML");
     let wrong = SessionConfig {
         redis: Some(server),
         turns_max: 0,
@@ -107,7 +107,14 @@ fn a_config_that_cannot_be_is_told() {
         ..config(SessionAction::Read, 1)
     };
     let problems = wrong.check(context).join("\n");
-    for part in ["redis.address: \"nowhere\" is no HOST:PORT", "redis.timeout", "turns_max: 0", "text_max", "ttl"] {
+    for part in [
+        "redis.address: \"nowhere\" is no HOST:PORT",
+        "redis.timeout",
+        "redis.tls.ca: \"no.pem\" cannot be read",
+        "turns_max: 0",
+        "text_max",
+        "ttl",
+    ] {
         assert!(problems.contains(part), "{part}: {problems}");
     }
 }

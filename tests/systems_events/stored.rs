@@ -7,8 +7,8 @@ use bulkhead_testkit::postgres::Postgres;
 use bulkhead_testkit::process::eventually;
 use serde_json::{Value, json};
 
-const TABLE: &str = "CREATE TABLE events (id text PRIMARY KEY, event_type text NOT NULL, user_id text NOT NULL, at timestamptz \
-                     NOT NULL, properties jsonb)";
+/// The shipped table.
+const TABLE: &str = include_str!("../../config/postgres/events.sql");
 const VARIABLE: &str = "BULKHEAD_EVENTS_POSTGRES";
 
 /// The shipped pipeline, its store in a process of its own: the connection string must reach it, and nobody else.

@@ -7,6 +7,7 @@ use bulkhead_core::sse::Events;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// How much of a refusal is told.
@@ -42,7 +43,8 @@ pub(super) fn url(endpoint: &str) -> Result<Url, String> {
 }
 
 impl Api {
-    pub(super) fn new(config: &GenerateConfig) -> Result<Self, Fault> {
+    /// `dir` is where its files' paths start.
+    pub(super) fn new(config: &GenerateConfig, dir: &Path) -> Result<Self, Fault> {
         let mut headers = HeaderMap::new();
         if let Some(key) = config.api_key.as_ref().map(|key| key.expose()).filter(|key| !key.is_empty()) {
             let key = HeaderValue::from_str(&format!("Bearer {key}"));
@@ -55,6 +57,10 @@ impl Api {
             .default_headers(headers)
             .connect_timeout(config.idle_timeout.0)
             .redirect(reqwest::redirect::Policy::none());
+        let client = match &config.tls {
+            Some(tls) => tls.trusting(dir, client).map_err(|why| Fault::fatal("generate_unusable", why))?,
+            None => client,
+        };
         let client = client.build().map_err(|why| Fault::fatal("generate_unusable", why.without_url()))?;
         let request = json!({
             "model": config.model,

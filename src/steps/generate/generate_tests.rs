@@ -11,6 +11,7 @@ use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_core::ids::{Offset, Partition};
 use openai::{Mode, OpenAi};
+use prometheus_client::metrics::counter::Counter;
 use std::path::Path;
 
 fn config(server: &OpenAi, stream: bool) -> GenerateConfig {
@@ -78,7 +79,7 @@ fn words_are_told_as_they_come_with_attempt_and_index() {
     let log = EmbeddedLog::open(folder.path(), &EmbeddedOptions::default()).expect("it opens");
     let topic = bulkhead_actors::hints::topic("chat");
     log.create_topics(&[TopicSpec { name: topic.clone(), partitions: 1, replicas: 1, retention: None }]).expect("made");
-    let hints = Hints::new(log.producer().expect("a producer"), "chat");
+    let hints = Hints::new(log.producer().expect("a producer"), "chat", Counter::default());
     let server = OpenAi::start(Mode::Words(&["One", " two"]));
     run(&mut *step(&config(&server, true), Some(&hints)), 3).expect("answered");
     let tail = bulkhead_actors::log::Tail { topic: topic.into(), partition: Partition(0), from: None };

@@ -9,6 +9,7 @@ mod prompt;
 
 use super::StepContext;
 use super::field::{Field, document, with_document};
+use super::tls::Tls;
 use crate::config::secret::Secret;
 use crate::config::units::{Period, Size};
 use api::{Api, Reply};
@@ -20,6 +21,7 @@ use bulkhead_core::verdict::Verdict;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -45,6 +47,9 @@ pub struct GenerateConfig {
     /// What the API knows us by. Absent or empty: nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key: Option<Secret>,
+    /// Whom an endpoint by `https:` is to be vouched for by. Absent: the system's authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// What the model is told first.
     pub system: String,
     /// The text that is answered.
@@ -78,6 +83,7 @@ impl Default for GenerateConfig {
             endpoint: String::new(),
             model: String::new(),
             api_key: None,
+            tls: None,
             system: "Answer from the passages below and name their sources. Say so where they do not tell.".to_owned(),
             field: Field::of("text"),
             history: Field::of("history"),
@@ -100,6 +106,7 @@ impl GenerateConfig {
             if let Err(why) = api::url(&self.endpoint) {
                 problems.push(format!("endpoint: {:?} {why}", self.endpoint));
             }
+            problems.extend(self.tls.as_ref().and_then(|tls| tls.authorities(context.dir).err()));
             if self.model.is_empty() {
                 problems.push("model: is empty; an endpoint serves models by name".to_owned());
             }
@@ -135,7 +142,12 @@ impl GenerateConfig {
 
     pub(super) fn factory(&self, context: StepContext<'_>) -> GenerateFactory {
         let hints = context.hints.filter(|_| self.stream).cloned();
-        GenerateFactory { config: self.clone(), hints, limit: context.call.timeout.mul_f64(CALL_SHARE) }
+        GenerateFactory {
+            config: self.clone(),
+            hints,
+            limit: context.call.timeout.mul_f64(CALL_SHARE),
+            dir: context.dir.to_owned(),
+        }
     }
 }
 
@@ -145,6 +157,7 @@ pub struct GenerateFactory {
     config: GenerateConfig,
     hints: Option<Hints>,
     limit: Duration,
+    dir: PathBuf,
 }
 
 impl StepFactory for GenerateFactory {
@@ -156,7 +169,7 @@ impl StepFactory for GenerateFactory {
         let unusable = |why: std::io::Error| Fault::fatal("no_runtime", why);
         let model = if self.config.is_model() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?;
-            Some((runtime, Api::new(&self.config)?))
+            Some((runtime, Api::new(&self.config, &self.dir)?))
         } else {
             None
         };

@@ -23,6 +23,7 @@ use reqwest::{Client, Url};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::runtime::Runtime;
@@ -44,6 +45,7 @@ pub struct HttpFactory {
     limit: Duration,
     limits: ExpressionLimits,
     hosts: Arc<Hosts>,
+    dir: PathBuf,
 }
 
 impl HttpFactory {
@@ -54,6 +56,7 @@ impl HttpFactory {
             topic: Arc::from(context.source),
             limit: call_limit(context.call.timeout),
             limits: context.expressions,
+            dir: context.dir.to_owned(),
             config,
         }
     }
@@ -72,9 +75,12 @@ impl StepFactory for HttpFactory {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(config.connect_timeout.0)
             .default_headers(headers.map_err(|why| broken(&why))?)
-            .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|why| broken(&why))?;
+            .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")));
+        let client = match &config.tls {
+            Some(tls) => tls.trusting(&self.dir, client).map_err(|why| broken(&why))?,
+            None => client,
+        };
+        let client = client.build().map_err(|why| broken(&why))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| broken(&why))?;
         Ok(Box::new(Http {
             runtime,
@@ -216,6 +222,7 @@ struct Caller {
 struct Call {
     url: Url,
     host: Host,
+    headers: HeaderMap,
     body: Option<(Bytes, String)>,
     key: Option<String>,
 }
@@ -291,7 +298,19 @@ impl Caller {
             None => None,
         };
         let key = self.config.idempotency_key.then(|| key(record, place)).flatten();
-        Ok(Call { host: Host::in_url(&url), url, body, key })
+        Ok(Call { host: Host::in_url(&url), url, headers: self.headers(&subject)?, body, key })
+    }
+
+    /// The headers that are made of the record.
+    fn headers(&self, subject: &Subject<'_>) -> Result<HeaderMap, Fault> {
+        let mut headers = HeaderMap::new();
+        for (name, expression) in &self.config.record_headers {
+            let Some(text) = expression.text_of(subject, self.limits)? else { continue };
+            let (name, value) = header(name, &text)
+                .map_err(|why| Fault::poison("http_header", format!("{name}, made for the record, {why}")))?;
+            headers.insert(name, value);
+        }
+        Ok(headers)
     }
 
     /// Makes the call, once more where a token had run out.
@@ -321,7 +340,7 @@ impl Caller {
             Method::Patch => reqwest::Method::PATCH,
             Method::Delete => reqwest::Method::DELETE,
         };
-        let mut request = self.client.request(method, call.url.clone()).timeout(timeout);
+        let mut request = self.client.request(method, call.url.clone()).timeout(timeout).headers(call.headers.clone());
         if let Some(key) = &call.key {
             request = request.header(IDEMPOTENCY_KEY, key);
         }

@@ -3,6 +3,8 @@
 use super::sqlstate::{Blame, blame};
 use super::statement::{Rows, Statement};
 use bulkhead_core::fault::Fault;
+use native_tls::TlsConnector;
+use postgres_native_tls::MakeTlsConnector;
 use std::error::Error as _;
 use std::fmt;
 use std::io;
@@ -10,7 +12,8 @@ use std::ops::Range;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, Socket};
 
 /// How much later than the server we give a statement up ourselves.
 const GRACE: Duration = Duration::from_secs(1);
@@ -19,6 +22,8 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) config: Config,
+    /// `None`: without encryption.
+    pub(super) tls: Option<TlsConnector>,
     pub(super) connect_timeout: Duration,
     pub(super) statement_timeout: Duration,
 }
@@ -100,12 +105,10 @@ impl Session {
 impl Connector {
     async fn open(&self, statement: &Statement) -> Result<Open, Failure> {
         let connect = async {
-            let (client, connection) = self.config.connect(NoTls).await.map_err(failure)?;
-            drop(tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a session with PostgreSQL ended");
-                }
-            }));
+            let client = match &self.tls {
+                Some(tls) => self.connect(MakeTlsConnector::new(tls.clone())).await?,
+                None => self.connect(NoTls).await?,
+            };
             let limit = format!("SET statement_timeout = {}", self.statement_timeout.as_millis());
             client.batch_execute(&limit).await.map_err(failure)?;
             let statement = client.prepare(statement.sql()).await.map_err(failure)?;
@@ -113,6 +116,20 @@ impl Connector {
         };
         let late = || Err(away(format_args!("no session within {:?}", self.connect_timeout)));
         timeout(self.connect_timeout, connect).await.unwrap_or_else(|_| late())
+    }
+
+    async fn connect<T>(&self, tls: T) -> Result<Client, Failure>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
+        let (client, connection) = self.config.connect(tls).await.map_err(failure)?;
+        drop(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a session with PostgreSQL ended");
+            }
+        }));
+        Ok(client)
     }
 }
 
@@ -126,7 +143,7 @@ fn failure(error: tokio_postgres::Error) -> Failure {
         return match error.code() {
             // The client's own: the server is not there, or is no longer.
             None if is_ours(&error) => Failure::Fault(Fault::fatal("postgres_refused", format_args!("{error}{cause}"))),
-            _ => away(format_args!("{error}")),
+            _ => away(format_args!("{error}{cause}")),
         };
     };
     let code = told.code().code();
@@ -138,8 +155,10 @@ fn failure(error: tokio_postgres::Error) -> Failure {
     }
 }
 
-/// Whether the client would say the same again: it lacks what the server asks for (a password, an authentication method).
+/// Whether the client would say the same again: it lacks what the server asks for (a password, an authentication method), or the
+/// server what the client does (TLS). A certificate that does not hold may be a better one tomorrow.
 fn is_ours(error: &tokio_postgres::Error) -> bool {
     let text = error.to_string();
-    text.starts_with("invalid configuration") || text.starts_with("authentication error") || text.contains("TLS")
+    let has_no_tls = || error.source().is_some_and(|cause| cause.to_string().contains("does not support TLS"));
+    text.starts_with("invalid configuration") || text.starts_with("authentication error") || has_no_tls()
 }

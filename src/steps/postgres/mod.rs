@@ -7,6 +7,7 @@ mod sqlstate;
 mod statement;
 
 use super::StepContext;
+use super::tls::Tls;
 use crate::config::secret::Secret;
 use crate::config::units::Period;
 use crate::expression::{ExpressionLimits, FAILED, Jq, Place, Subject};
@@ -34,9 +35,12 @@ const DEFAULT_ID: &str = r#"$id // "\($origin.topic)/\($origin.partition)/\($ori
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresConfig {
-    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, from a file or a variable. Without TLS: use it on a network that is
-    /// trusted, or through a proxy that adds it.
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, from a file or a variable. `?sslmode=require` asks for TLS, as `tls`
+    /// does.
     pub url: Secret,
+    /// TLS; the server's certificate is always held against its host. Absent: none where the URL does not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// Whether an empty `url` means that nothing is stored: `"${DATABASE_URL:-}"` then stores where the variable is set.
     #[serde(default)]
     pub optional: bool,
@@ -129,24 +133,25 @@ impl PostgresConfig {
         let url = self.url.expose();
         // What is wrong with it is not told: it may be the password.
         let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
-            "url is no connection string: postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX"
+            "url is no connection string: postgres://USER:PASSWORD@HOST:PORT/DATABASE, special characters as %XX, sslmode \
+             disable or require"
                 .to_owned()
         })?;
         if config.get_hosts().is_empty() {
             return Err("url names no host: postgres://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
         }
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(
-                "url asks for sslmode=require, and this step has no TLS: sslmode=disable on a trusted network, or \
-                        through a proxy that adds it"
-                    .to_owned(),
-            );
-        }
+        let tls = match (&self.tls, config.get_ssl_mode()) {
+            (Some(_), SslMode::Disable) => return Err("tls: the url says sslmode=disable; one of them goes".to_owned()),
+            (Some(tls), _) => Some(tls.clone()),
+            (None, mode) => (mode == SslMode::Require).then(Tls::default),
+        };
+        config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        let tls = tls.map(|tls| tls.connector(context.dir)).transpose()?;
         if config.get_application_name().is_none() {
             config.application_name(format!("bulkhead {}", context.pipeline));
         }
         let (connect, statement) = (self.connect_timeout.0, self.statement_timeout.0);
-        Ok(Connector { config, connect_timeout: connect, statement_timeout: statement })
+        Ok(Connector { config, tls, connect_timeout: connect, statement_timeout: statement })
     }
 
     pub(super) fn factory(&self, context: StepContext<'_>) -> Result<PostgresFactory, Vec<String>> {

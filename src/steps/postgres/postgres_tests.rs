@@ -12,10 +12,19 @@ fn told(toml: &str) -> Vec<String> {
 fn settings_that_cannot_work_are_told_at_once_and_no_password_is_shown() {
     let right = r#"{ url = "postgres://u:hush@localhost/db", table = "events", columns = { user_id = ".user_id" } }"#;
     assert!(told(right).is_empty());
+    let encrypted = right.replace("localhost/db", "localhost/db?sslmode=require");
+    assert!(told(&encrypted).is_empty());
     for (settings, part) in [
         (r#"url = "postgres://u:hush hush@:x/", table = "t", columns = { a = "." }"#, "url is no connection string"),
         (r#"url = "user=u password=hush", table = "t", columns = { a = "." }"#, "url names no host"),
-        (r#"url = "postgres://u:hush@h/db?sslmode=require", table = "t", columns = { a = "." }"#, "has no TLS"),
+        (
+            r#"url = "postgres://u:hush@h/db?sslmode=disable", tls = {}, table = "t", columns = { a = "." }"#,
+            "the url says sslmode=disable",
+        ),
+        (
+            r#"url = "postgres://u:hush@h/db", tls = { ca = "no.pem" }, table = "t", columns = { a = "." }"#,
+            "tls.ca: \"no.pem\" cannot be read",
+        ),
         (r#"url = "", table = "t", columns = { a = "." }"#, "url names no host"),
         (r#"url = "host=h", table = "a.b.c", columns = { a = "." }"#, "no NAME or SCHEMA.NAME"),
         (r#"url = "host=h", table = "t; drop", columns = { a = "." }"#, "no NAME or SCHEMA.NAME"),

@@ -1,6 +1,7 @@
 //! A real Apache Kafka (KRaft, one node or several) as child processes on free ports, with its data in a temporary
 //! folder. Never shared between test processes, never left behind.
 
+use crate::certificates::Certificates;
 use crate::java::Java;
 use crate::ports::Port;
 use crate::process::{Process, Signal, eventually, tail};
@@ -28,19 +29,21 @@ pub struct KafkaSpec {
     pub fast: bool,
     /// Broker settings that replace or add to ours.
     pub settings: Vec<(String, String)>,
+    /// Who is known with a password (SCRAM-SHA-512), as the format tool takes it.
+    pub known: Option<String>,
 }
 
 impl KafkaSpec {
     /// For tests: starts quickly, small.
     #[must_use]
     pub const fn test(nodes: u16) -> Self {
-        Self { nodes, heap_mib: 512, fast: false, settings: Vec::new() }
+        Self { nodes, heap_mib: 512, fast: false, settings: Vec::new(), known: None }
     }
 
     /// For benchmarks: one node, 1 GiB, the whole compiler.
     #[must_use]
     pub const fn bench() -> Self {
-        Self { nodes: 1, heap_mib: 1024, fast: true, settings: Vec::new() }
+        Self { nodes: 1, heap_mib: 1024, fast: true, settings: Vec::new(), known: None }
     }
 
     /// With one broker setting more.
@@ -78,6 +81,7 @@ pub struct Kafka {
     spec: KafkaSpec,
     java: Java,
     nodes: Vec<Node>,
+    secured: Option<Port>,
     _folder: TempDir,
 }
 
@@ -120,6 +124,42 @@ impl Kafka {
         kafka.formatted()
     }
 
+    /// One node that also has a port with TLS, for those who know a password alone (`SASL_SSL`, SCRAM-SHA-512).
+    ///
+    /// # Panics
+    /// When Java or the jars are missing, or it does not come up.
+    #[must_use]
+    pub fn start_secured(certificates: &Certificates, user: &str, password: &str) -> Self {
+        let mut kafka = Self::planned(KafkaSpec::test(1));
+        let (node, port) = (&kafka.nodes[0], Port::take());
+        let plain = format!("PLAINTEXT://127.0.0.1:{}", node.broker.number);
+        let secured = format!("SASL_SSL://127.0.0.1:{}", port.number);
+        let controller = format!("CONTROLLER://127.0.0.1:{}", node.controller.number);
+        let login = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+        let settings = [
+            ("listeners", format!("{plain},{controller},{secured}")),
+            ("advertised.listeners", format!("{plain},{secured}")),
+            ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL".into()),
+            ("sasl.enabled.mechanisms", "SCRAM-SHA-512".into()),
+            ("listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config", login.into()),
+            ("ssl.keystore.type", "PEM".into()),
+            ("ssl.keystore.location", path(&certificates.both()).to_owned()),
+        ];
+        kafka.spec.settings.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        kafka.spec.known = Some(format!("SCRAM-SHA-512=[name={user},password={password}]"));
+        kafka.secured = Some(port);
+        kafka.formatted()
+    }
+
+    /// `host:port` of the port with TLS.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn secured(&self) -> String {
+        format!("127.0.0.1:{}", self.secured.as_ref().expect("it was started secured").number)
+    }
+
     /// A cluster that has its ports, no more.
     fn planned(spec: KafkaSpec) -> Self {
         assert!(spec.nodes > 0, "a cluster has at least one node");
@@ -133,7 +173,7 @@ impl Kafka {
                 process: Mutex::new(None),
             })
             .collect();
-        Self { spec, java, nodes, _folder: folder }
+        Self { spec, java, nodes, secured: None, _folder: folder }
     }
 
     fn formatted(self) -> Self {
@@ -257,7 +297,8 @@ impl Kafka {
         std::fs::create_dir_all(&node.folder).expect("a temporary folder can be made");
         std::fs::write(node.config(), self.properties(node)).expect("the broker's settings can be written");
         let config = node.config();
-        let args = ["format", "--cluster-id", "MkU3OEVBNTcwNTJENDM2Qg", "--config", path(&config)];
+        let mut args = vec!["format", "--cluster-id", "MkU3OEVBNTcwNTJENDM2Qg", "--config", path(&config)];
+        args.extend(self.spec.known.iter().flat_map(|known| ["--add-scram", known]));
         let output = self.java.run("kafka.tools.StorageTool", &args);
         assert!(output.status.success(), "Kafka's format: {}", String::from_utf8_lossy(&output.stderr));
     }

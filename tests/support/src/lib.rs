@@ -5,6 +5,7 @@
 pub mod airflow;
 pub mod audit;
 pub mod browser;
+pub mod certificates;
 pub mod daemon;
 pub mod flow;
 pub mod groups;

@@ -1,6 +1,7 @@
 //! A real PostgreSQL from the distribution's package as a child process on a free port, its data in a temporary folder, run by a
 //! user without privileges. Never shared between test processes, never left behind.
 
+use crate::certificates::Certificates;
 use crate::ports::Port;
 use crate::process::{Process, Signal, eventually, tail};
 use crate::scratch::scratch;
@@ -15,6 +16,9 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Where Debian puts its versions.
 const VERSIONS: &str = "/usr/lib/postgresql";
+/// Where it looks for what TLS needs, in its data.
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 /// Whom the package makes to run it: it refuses to run as root.
 const USER: &str = "postgres";
 
@@ -23,6 +27,7 @@ pub struct Postgres {
     programs: PathBuf,
     port: Port,
     folder: TempDir,
+    is_encrypted: bool,
     process: Mutex<Option<Process>>,
 }
 
@@ -33,8 +38,22 @@ impl Postgres {
     /// When the package is missing, or it does not come up.
     #[must_use]
     pub fn start() -> Self {
-        let server =
-            Self { programs: programs(), port: Port::take(), folder: scratch("postgres"), process: Mutex::default() };
+        Self::start_with(None)
+    }
+
+    /// The same with this certificate, for clients that ask for TLS.
+    ///
+    /// # Panics
+    /// As [`Postgres::start`].
+    #[must_use]
+    pub fn start_encrypted(certificates: &Certificates) -> Self {
+        Self::start_with(Some(certificates))
+    }
+
+    fn start_with(certificates: Option<&Certificates>) -> Self {
+        let (programs, folder) = (programs(), scratch("postgres"));
+        let is_encrypted = certificates.is_some();
+        let server = Self { programs, port: Port::take(), folder, is_encrypted, process: Mutex::default() };
         // Its own user must reach the data, which lies in a folder that only we may enter.
         server.run(Path::new("chmod"), &["755", text(server.folder.path())]);
         fs::create_dir(server.data()).expect("a temporary folder can be made");
@@ -45,6 +64,17 @@ impl Postgres {
         let args = ["--auth=trust", "--username=test", "--encoding=UTF8", "--no-sync", "-D", text(&data)];
         let (program, all) = unprivileged(&initdb, &args);
         server.run(&program, &all.iter().map(String::as_str).collect::<Vec<_>>());
+        if let Some(certificates) = certificates {
+            // It reads no key that others may read, and none that is not its user's.
+            for (from, to) in [(certificates.certificate(), CERTIFICATE), (certificates.key(), KEY)] {
+                let to = data.join(to);
+                fs::copy(from, &to).expect("a temporary folder can be written");
+                server.run(Path::new("chmod"), &["600", text(&to)]);
+                if is_root() {
+                    server.run(Path::new("chown"), &[USER, text(&to)]);
+                }
+            }
+        }
         server.start_again();
         server
     }
@@ -62,7 +92,10 @@ impl Postgres {
     pub fn start_again(&self) {
         let data = self.data();
         let port = self.port.number.to_string();
-        let args = ["-D", text(&data), "-h", "127.0.0.1", "-p", &port, "-k", text(&data), "-c", "fsync=off"];
+        let mut args = vec!["-D", text(&data), "-h", "127.0.0.1", "-p", &port, "-k", text(&data), "-c", "fsync=off"];
+        if self.is_encrypted {
+            args.extend(["-c", "ssl=on"]);
+        }
         let (program, args) = unprivileged(&self.programs.join("postgres"), &args);
         *self.process() = Some(Process::start("postgres", &program, args, &[], &self.log()));
         eventually("PostgreSQL answers", PATIENCE, || {

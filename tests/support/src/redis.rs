@@ -1,12 +1,13 @@
 //! A real Redis as a child process on a free port, with its data in a temporary folder. Never shared between test processes,
 //! never left behind.
 
+use crate::certificates::Certificates;
 use crate::ports::Port;
 use crate::process::{Process, Signal, eventually};
 use crate::scratch::scratch;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -16,9 +17,38 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest answer that a test asks for.
 const ANSWER_BYTES: usize = 64 * 1024;
 
+/// What TLS needs.
+struct Encrypted {
+    port: Port,
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+impl Encrypted {
+    fn arguments(&self) -> [String; 10] {
+        let port = self.port.number.to_string();
+        let [ca, certificate, key] = [&self.ca, &self.certificate, &self.key].map(String::as_str);
+        [
+            "--tls-port",
+            &port,
+            "--tls-ca-cert-file",
+            ca,
+            "--tls-cert-file",
+            certificate,
+            "--tls-key-file",
+            key,
+            "--tls-auth-clients",
+            "no",
+        ]
+        .map(str::to_owned)
+    }
+}
+
 /// A running server; dropping it kills it and removes its data.
 pub struct Redis {
     port: Port,
+    encrypted: Option<Encrypted>,
     folder: TempDir,
     process: Mutex<Option<Process>>,
 }
@@ -30,9 +60,33 @@ impl Redis {
     /// When there is no `redis-server`, or it does not come up.
     #[must_use]
     pub fn start() -> Self {
-        let redis = Self { port: Port::take(), folder: scratch("redis"), process: Mutex::new(None) };
+        Self::start_with(None)
+    }
+
+    /// Starts it with a second port for clients with TLS, at [`Redis::encrypted`].
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    #[must_use]
+    pub fn start_encrypted(certificates: &Certificates) -> Self {
+        let text = |path: PathBuf| path.to_str().expect("a test's paths are UTF-8").to_owned();
+        let (certificate, key) = (text(certificates.certificate()), text(certificates.key()));
+        Self::start_with(Some(Encrypted { port: Port::take(), ca: text(certificates.ca()), certificate, key }))
+    }
+
+    fn start_with(encrypted: Option<Encrypted>) -> Self {
+        let redis = Self { port: Port::take(), encrypted, folder: scratch("redis"), process: Mutex::new(None) };
         redis.start_again();
         redis
+    }
+
+    /// `host:port` for clients with TLS.
+    ///
+    /// # Panics
+    /// When it was started without.
+    #[must_use]
+    pub fn encrypted(&self) -> String {
+        format!("127.0.0.1:{}", self.encrypted.as_ref().expect("it was started so").port.number)
     }
 
     /// `host:port`.
@@ -75,7 +129,8 @@ impl Redis {
             "--appendfsync",
             "always",
         ];
-        let args = args.map(str::to_owned).to_vec();
+        let mut args = args.map(str::to_owned).to_vec();
+        args.extend(self.encrypted.iter().flat_map(Encrypted::arguments));
         let log = self.folder.path().join("redis.log");
         let process = Process::start("redis-server", Path::new("redis-server"), args, &[], &log);
         eventually("redis answers", PATIENCE, || {
