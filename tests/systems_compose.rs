@@ -59,6 +59,55 @@ fn what_is_mounted_is_there() {
     }
 }
 
+/// What a service is told by environment variables, in the file as it stands.
+fn variables(service: &str) -> BTreeSet<String> {
+    let file = read("docker-compose.yml");
+    let of = file.lines().skip_while(|line| *line != format!("  {service}:")).skip(1);
+    let of = of.take_while(|line| line.is_empty() || line.starts_with("    "));
+    let environment = of.skip_while(|line| *line != "    environment:").skip(1);
+    let told = environment.take_while(|line| line.starts_with("      ")).map(str::trim);
+    let told = told.filter(|line| !line.starts_with('#'));
+    told.filter_map(|line| Some(line.split_once(':')?.0.to_owned())).collect()
+}
+
+/// The text of every file below this folder.
+fn texts(folder: &str, ending: &str) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}")) {
+        let path = entry.expect("the folder can be read").path();
+        if path.extension().is_some_and(|is| is == ending) {
+            text += &std::fs::read_to_string(&path).expect("it is text");
+        }
+    }
+    text
+}
+
+#[test]
+fn what_services_are_told_somebody_reads() {
+    let (daemon, airflow) = (variables("bulkhead"), variables("airflow"));
+    assert!(daemon.len() >= 8 && airflow.len() >= 4, "{daemon:?} {airflow:?}");
+    let config = texts("config", "toml") + &texts("config/pipelines", "toml");
+    let read_by_config: BTreeSet<String> = config
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .flat_map(|line| line.split("${").skip(1))
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect())
+        .collect();
+    assert_eq!(daemon, read_by_config, "what the daemon is told, and what the shipped config reads");
+    let dags = texts("config/airflow/dags", "py");
+    for name in airflow.iter().filter(|name| !name.starts_with("AIRFLOW__") && !name.starts_with("_PIP")) {
+        assert!(dags.contains(&format!("\"{name}\"")), "no DAG reads {name}");
+    }
+    let needed = read("config/airflow/requirements.txt");
+    let needed = needed.lines().filter(|line| !line.starts_with('#'));
+    let file = read("docker-compose.yml");
+    let given =
+        file.lines().find_map(|line| line.trim().strip_prefix("_PIP_ADDITIONAL_REQUIREMENTS: ")).expect("it is there");
+    for package in needed.filter_map(|line| line.split(['=', '>', '<']).next()) {
+        assert!(given.contains(package), "{package} is missing in {given}");
+    }
+}
+
 /// The metrics that the daemon has, as they are named for Prometheus: without their endings.
 fn metrics() -> BTreeSet<String> {
     let source = read("actors/src/metrics.rs");

@@ -11,6 +11,7 @@ use bulkhead_core::ledger::fingerprint;
 use bulkhead_core::record::{ID_HEADER, SourceRecord};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
@@ -78,28 +79,27 @@ struct State {
     reached: Vec<Option<Position>>,
     ears: HashMap<Bytes, Vec<mpsc::Sender<News>>>,
     caught_up: Result<(), String>,
-    cut: u64,
 }
 
 /// See the module.
 pub struct Feed {
     topics: Vec<FeedTopic>,
     limits: FeedLimits,
+    cut: Counter,
     state: Mutex<State>,
 }
 
 impl Feed {
-    /// A feed of these topics that nobody has read yet.
+    /// A feed of these topics that nobody has read yet. `cut` counts listeners that did not keep up.
     #[must_use]
-    pub fn new(topics: Vec<FeedTopic>, limits: FeedLimits) -> Self {
+    pub fn new(topics: Vec<FeedTopic>, limits: FeedLimits, cut: Counter) -> Self {
         let state = State {
             windows: topics.iter().map(|_| None).collect(),
             reached: vec![None; topics.len()],
             ears: HashMap::new(),
             caught_up: Err("not started".to_owned()),
-            cut: 0,
         };
-        Self { topics, limits, state: Mutex::new(state) }
+        Self { topics, limits, cut, state: Mutex::new(state) }
     }
 
     /// Listens to a session's news: from these marks on, where it has been here before.
@@ -139,12 +139,6 @@ impl Feed {
         Ok(Listener { missed, is_whole, marks, news })
     }
 
-    /// How many listeners were cut because they did not keep up.
-    #[must_use]
-    pub fn cut(&self) -> u64 {
-        self.state.lock().cut
-    }
-
     /// Whether everything that was in the topics when the actor last started reading has been read.
     ///
     /// # Errors
@@ -172,19 +166,18 @@ impl Feed {
         };
         let marks = self.topics[topic].is_kept.then(|| self.heads(&state));
         let Some(key) = record.record.key.clone() else { return };
-        let State { ears, cut, .. } = &mut *state;
-        let Some(listening) = ears.get_mut(&key) else { return };
+        let Some(listening) = state.ears.get_mut(&key) else { return };
         let news = News { topic, record, marks };
         listening.retain(|ear| match ear.try_send(news.clone()) {
             Ok(()) => true,
             Err(mpsc::error::TrySendError::Closed(_)) => false,
             Err(mpsc::error::TrySendError::Full(_)) => {
-                *cut += 1;
+                self.cut.inc();
                 false
             }
         });
         if listening.is_empty() {
-            ears.remove(&key);
+            state.ears.remove(&key);
         }
     }
 }

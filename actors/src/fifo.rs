@@ -95,6 +95,24 @@ pub enum Served {
     Failed(String),
 }
 
+impl Served {
+    /// Its name, for counting.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Record { redelivered: false, .. } => "record",
+            Self::Record { redelivered: true, .. } => "record_again",
+            Self::Empty => "empty",
+            Self::Leased(_) => "leased",
+            Self::Acked => "acked",
+            Self::UnknownLease => "unknown_lease",
+            Self::Elsewhere => "elsewhere",
+            Self::Busy(_) => "busy",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Somebody who waits.
 struct Request {
     want: Want,

@@ -6,6 +6,7 @@ use crate::log::{LogError, Outgoing, Producer};
 use bulkhead_core::record::{Header, Record};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, future::BoxFuture};
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 
 /// The header that says which attempt of the work a hint is of, a UTF-8 decimal number from 1: a higher one replaces all that
@@ -21,6 +22,7 @@ const WAITING_MAX: usize = 256;
 pub struct Hints {
     producer: Arc<dyn Producer>,
     topic: Arc<str>,
+    left_out: Counter,
 }
 
 impl std::fmt::Debug for Hints {
@@ -36,10 +38,10 @@ pub fn topic(pipeline: &str) -> String {
 }
 
 impl Hints {
-    /// Hints of a pipeline.
+    /// Hints of a pipeline. `left_out` counts those that the log did not take.
     #[must_use]
-    pub fn new(producer: Arc<dyn Producer>, pipeline: &str) -> Self {
-        Self { producer, topic: topic(pipeline).into() }
+    pub fn new(producer: Arc<dyn Producer>, pipeline: &str, left_out: Counter) -> Self {
+        Self { producer, topic: topic(pipeline).into(), left_out }
     }
 
     /// Begins to say the hints of one attempt.
@@ -70,7 +72,7 @@ impl Speaker {
             self.note(sent);
         }
         if self.waiting.len() >= WAITING_MAX {
-            self.left_out += 1;
+            self.leave_out();
             return;
         }
         record.headers.push(Header::new(ATTEMPT_HEADER, self.attempt.to_string()));
@@ -82,8 +84,13 @@ impl Speaker {
     fn note(&mut self, sent: Result<(), LogError>) {
         if let Err(error) = sent {
             tracing::debug!(topic = %self.hints.topic, %error, "a hint was not taken");
-            self.left_out += 1;
+            self.leave_out();
         }
+    }
+
+    fn leave_out(&mut self) {
+        self.left_out += 1;
+        self.hints.left_out.inc();
     }
 
     /// Resolves once every hint is in the log, or was not taken; how many were left out.

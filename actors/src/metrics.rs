@@ -208,6 +208,18 @@ metrics! {
     /// Requests that wait for a job to end, streams of events among them.
     http_waiting: Gauge = Gauge::default, [];
 
+    /// Sockets of conversations that are open.
+    sockets_open: Gauge = Gauge::default, ["pipeline"];
+    /// Sockets that were cut because they did not keep up with their session's news.
+    sockets_cut: Counter = Counter::default, ["pipeline"];
+    /// Hints that the log did not take: words of an answer that were not seen before it was whole.
+    hints_left_out: Counter = Counter::default, ["pipeline"];
+    /// Requests of a conversation's queues, by what they were answered: record, empty, acked, leased, elsewhere, …
+    queue_requests: Counter = Counter::default, ["pipeline", "type", "answer"];
+
+    /// Threads of steps at the edge whose work was given up on and has not ended: as many fewer serve requests.
+    edge_steps_overdue: Gauge = Gauge::default, [];
+
     /// Records that wait in the outbox.
     outbox_records: Gauge = Gauge::default, ["route"];
     /// Bytes that they take.

@@ -11,9 +11,11 @@ use bulkhead_actors::feed::{self, Feed, FeedLimits, FeedTopic};
 use bulkhead_actors::fifo::{self, QueueLimits, Queues, QueuesSpec};
 use bulkhead_actors::hints;
 use bulkhead_actors::log::{Log, TopicSpec};
+use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::shell::Body;
 use bulkhead_actors::supervisor::ChildSpec;
 use bulkhead_core::feed::WindowLimits;
+use prometheus_client::metrics::counter::Counter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ fn parts(pipeline: &Pipeline) -> impl Iterator<Item = &ChatFile> {
 }
 
 /// What the config's conversations need.
-pub(super) fn chats(opened: &Opened) -> Chats {
+pub(super) fn chats(opened: &Opened, metrics: &Metrics) -> Chats {
     let config = &opened.config;
     let mut chats = Chats::default();
     for pipeline in &config.pipelines {
@@ -39,7 +41,8 @@ pub(super) fn chats(opened: &Opened) -> Chats {
         for part in parts(pipeline) {
             match part {
                 ChatFile::Socket(socket) => {
-                    drop(chats.feeds.insert(Arc::clone(&name), Arc::new(feed_of(pipeline, socket))))
+                    let feed = feed_of(pipeline, socket, metrics.sockets_cut.with([&*name]));
+                    drop(chats.feeds.insert(Arc::clone(&name), Arc::new(feed)));
                 }
                 ChatFile::Messages(messages) => {
                     let queues = Queues::new(queues_of(config, pipeline, messages, &opened.instance));
@@ -52,7 +55,7 @@ pub(super) fn chats(opened: &Opened) -> Chats {
     chats
 }
 
-fn feed_of(pipeline: &Pipeline, socket: &SocketFile) -> Feed {
+fn feed_of(pipeline: &Pipeline, socket: &SocketFile, cut: Counter) -> Feed {
     // In the order of gateway::chat::socket's ANSWERS, FAILURES and TOKENS.
     let topic = |name: &str, is_kept| FeedTopic { topic: name.into(), is_kept };
     let mut topics = vec![topic(&pipeline.output.topic.0, true), topic(&pipeline.dlq.topic.0, true)];
@@ -60,7 +63,7 @@ fn feed_of(pipeline: &Pipeline, socket: &SocketFile) -> Feed {
         topics.push(topic(&hints::topic(&pipeline.name.0), false));
     }
     let window = WindowLimits { records_max: socket.history_max as usize, bytes_max: socket.history_bytes_max.bytes() };
-    Feed::new(topics, FeedLimits { window, waiting_max: socket.waiting_max as usize })
+    Feed::new(topics, FeedLimits { window, waiting_max: socket.waiting_max as usize }, cut)
 }
 
 fn queues_of(config: &Config, pipeline: &Pipeline, messages: &MessagesFile, instance: &str) -> QueuesSpec {

@@ -2,6 +2,7 @@
 
 use super::monitor::Seen;
 use crate::admin::source::{AdminSource, PartitionProgress, Status};
+use crate::gateway::chat::Chats;
 use crate::steps::chaos;
 use bulkhead_actors::outbox::Outbox;
 use bulkhead_actors::pipeline::Pipeline;
@@ -23,6 +24,7 @@ pub(super) struct Health {
     pub(super) root: Arc<OnceLock<RootHandle>>,
     pub(super) pipelines: Arc<[Pipeline]>,
     pub(super) outbox: Option<Arc<Outbox>>,
+    pub(super) chats: Arc<Chats>,
     pub(super) jobs: Arc<JobStore>,
     pub(super) seen: Arc<Mutex<Seen>>,
     pub(super) pulse: Arc<Mutex<Instant>>,
@@ -107,6 +109,10 @@ impl AdminSource for Health {
             Err(why) => Status::failed("results read", why),
         };
         let mut statuses = vec![self.log_status(), results, self.draining_status()];
+        statuses.extend(self.chats.feeds.iter().map(|(name, feed)| match feed.caught_up() {
+            Ok(()) => Status::ok(format!("answers of {name} read")),
+            Err(why) => Status::failed(format!("answers of {name} read"), why),
+        }));
         statuses.extend(self.pipelines.iter().map(|pipeline| {
             match (self.pipeline_status(pipeline), self.workers_missing(pipeline)) {
                 (Status { ok: true, label, .. }, Some(why)) => Status::failed(label, why),

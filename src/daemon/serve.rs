@@ -42,6 +42,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     log: Arc<dyn Log>,
     outbox: Option<Arc<Outbox>>,
+    chats: Arc<Chats>,
     jobs: Arc<JobStore>,
     pipelines: Arc<[Pipeline]>,
     root: Arc<OnceLock<RootHandle>>,
@@ -194,7 +195,10 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
     };
     let pipelines = config.pipelines.iter().map(|pipeline| {
         let hints = assemble::tells_hints(pipeline).then(|| opened.log.producer()).transpose();
-        let hints = hints.map_err(|why| why.to_string())?.map(|producer| Hints::new(producer, &pipeline.name.0));
+        let hints = hints.map_err(|why| why.to_string())?.map(|producer| {
+            let left_out = metrics.hints_left_out.with([&*pipeline.name.0]);
+            Hints::new(producer, &pipeline.name.0, left_out)
+        });
         let spec = assemble::pipeline(config, pipeline, opened.data.path(), hints.as_ref())?;
         let log = Arc::clone(&opened.log);
         Ok(Pipeline::new(spec, log, &opened.instance, clock.clone(), Arc::clone(&metrics)))
@@ -207,6 +211,7 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
         jobs: Arc::new(JobStore::new(limits, Arc::clone(&metrics))),
         log: Arc::clone(&opened.log),
         outbox: outbox::open(config, opened.data.path(), &metrics).map_err(|why| why.to_string())?,
+        chats: Arc::new(chat::chats(opened, &metrics)),
         root: Arc::default(),
         draining: Arc::default(),
         pulse: Arc::new(Mutex::new(Instant::now())),
@@ -222,9 +227,8 @@ fn build(opened: &Opened) -> Result<(Parts, SupervisorSpec), String> {
     if let Some(outbox) = &parts.outbox {
         children.extend(outbox::specs(outbox, &*parts.log).map_err(|why| why.to_string())?);
     }
-    let chats = Arc::new(chat::chats(opened));
-    children.extend(chat::specs(&chats, &parts.log));
-    children.push(gateway_spec(opened, &parts, chats)?);
+    children.extend(chat::specs(&parts.chats, &parts.log));
+    children.push(gateway_spec(opened, &parts)?);
     Ok((parts, SupervisorSpec::new(ROOT, children)))
 }
 
@@ -234,6 +238,7 @@ fn admin_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
         root: Arc::clone(&parts.root),
         pipelines: Arc::clone(&parts.pipelines),
         outbox: parts.outbox.clone(),
+        chats: Arc::clone(&parts.chats),
         jobs: Arc::clone(&parts.jobs),
         seen: Arc::clone(&parts.seen),
         pulse: Arc::clone(&parts.pulse),
@@ -301,7 +306,7 @@ fn topics_of(checked: &checked::Pipeline, pipeline: &Pipeline) -> Vec<(Arc<str>,
     topics
 }
 
-fn gateway_spec(opened: &Opened, parts: &Parts, chats: Arc<Chats>) -> Result<ChildSpec, String> {
+fn gateway_spec(opened: &Opened, parts: &Parts) -> Result<ChildSpec, String> {
     let config = &opened.config;
     let listener = Arc::new(opened.http.try_clone().map_err(|why| why.to_string())?);
     let secret = opened.data.secret(config.daemon.jobs.secret.as_ref()).map_err(|why| why.to_string())?;
@@ -317,7 +322,7 @@ fn gateway_spec(opened: &Opened, parts: &Parts, chats: Arc<Chats>) -> Result<Chi
         keys: Arc::new(KeyTable::new(table::keys(&config.daemon), parts.clock.clone())),
         tenant_header: config.daemon.http.tenant_header.as_ref().map(|name| name.0.clone()),
         pressure: parts.pressure.clone(),
-        chats,
+        chats: Arc::clone(&parts.chats),
         metrics: Arc::clone(&parts.metrics),
         clock: parts.clock.clone(),
         limits,

@@ -222,14 +222,17 @@ impl Shared {
             tenant_header,
             chats,
             pressure,
-            metrics,
             clock,
             rate: limits.rate.map(|spec| Mutex::new(Rate::new(spec))),
             requests: Semaphore::new(limits.requests_max.min(Semaphore::MAX_PERMITS)),
             room: Semaphore::new(accept::permits(limits.bodies_bytes_max) as usize),
             waiting: Arc::new(Semaphore::new(limits.waiting_max.min(Semaphore::MAX_PERMITS))),
-            steps: edge::Pool::new(limits.steps_threads, limits.steps_timeout),
+            steps: {
+                let overdue = metrics.edge_steps_overdue.with([]);
+                edge::Pool::new(limits.steps_threads, limits.steps_timeout, overdue)
+            },
             draining: watch::channel(false).0,
+            metrics,
             limits,
         }
     }

@@ -115,6 +115,8 @@ fn chat(config: &Config, pipeline: &Pipeline, chat: &ChatFile) -> Action {
         topic: Arc::from(pipeline.source.topic.0.as_str()),
         log_records: pipeline.log_records,
         text_bytes_max: text_max.bytes(),
+        // A query's id is what names it, as it is for records whose key is their id.
+        idempotency: Idempotency { ttl: keys_ttl(config, pipeline, &RouteKeyFrom::Id), ..Idempotency::default() },
     };
     match chat {
         ChatFile::Ask(file) => Action::Ask(ask(file.text_max)),
@@ -227,7 +229,7 @@ fn accept(config: &Config, pipeline: &Pipeline, route: &checked::Route, produce:
                 checked::InProgress::Replay => InProgress::Replay,
                 checked::InProgress::Conflict => InProgress::Conflict,
             },
-            ttl: keys_ttl(config, pipeline, produce),
+            ttl: keys_ttl(config, pipeline, &produce.key),
             field: produce.idempotency.field.clone().map(|jq| text_of(config, jq)),
             derive: produce.idempotency.derive.map(|derive| match derive {
                 checked::Derive::Random => Derive::Random,
@@ -277,8 +279,8 @@ pub fn queue(route: &checked::Route) -> Arc<str> {
 }
 
 /// For how long one key is one job: as long as the ledger knows it, and its outcome is kept.
-fn keys_ttl(config: &Config, pipeline: &Pipeline, produce: &Produce) -> Option<Duration> {
-    let ledger = pipeline.ledger.as_ref().filter(|ledger| checked::follows_requests(&ledger.key.0, &produce.key))?;
+fn keys_ttl(config: &Config, pipeline: &Pipeline, key: &RouteKeyFrom) -> Option<Duration> {
+    let ledger = pipeline.ledger.as_ref().filter(|ledger| checked::follows_requests(&ledger.key.0, key))?;
     Some(ledger.ttl.0.min(config.daemon.jobs.ttl.0))
 }
 

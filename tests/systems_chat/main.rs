@@ -3,6 +3,7 @@
 
 mod conversation;
 mod fifo;
+mod keys;
 #[allow(dead_code, reason = "the unit tests of the step use the rest")]
 mod openai;
 mod page;

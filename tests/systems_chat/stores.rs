@@ -8,6 +8,9 @@ use bulkhead_testkit::redis::Redis;
 /// The shipped pipeline with its conversations in Redis, and each answer, too.
 fn rig(redis: &Redis, on: On) -> Rig {
     let server = format!("{{ address = \"{}\", timeout = \"1s\" }}", redis.address());
+    let shipped = |action: &str| {
+        format!("session = {{ action = \"{action}\", redis = {{ address = \"${{BULKHEAD_CHAT_REDIS:-}}\" }} }}")
+    };
     let read = format!("session = {{ action = \"read\", redis = {server} }}");
     let append = format!("session = {{ action = \"append\", redis = {server}, turns_max = 2 }}");
     let results = format!("{{ {append} }},\n  {{ redis = {{ server = {server}, key = \"answer:\", ttl = \"1h\" }} }}");
@@ -15,8 +18,8 @@ fn rig(redis: &Redis, on: On) -> Rig {
     Rig::new(
         on,
         &[
-            ("session = { action = \"read\" }", &read),
-            ("{ session = { action = \"append\" } }", &results),
+            (&shipped("read"), &read),
+            (&format!("{{ {} }}", shipped("append")), &results),
             ("retry   = {", retry),
             ("name  = \"context\"", "name  = \"context\"\nretry = { initial = \"50ms\", max = \"500ms\" }"),
         ],

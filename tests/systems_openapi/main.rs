@@ -44,6 +44,14 @@ fn every_route_of_the_shipped_config_is_described() {
         assert!(kinds.contains(&format!("urn:bulkhead:problem:{kind}")), "{status}: {schema}");
     }
     assert_eq!(post["responses"]["202"]["links"]["job"]["operationId"], "get_api_results_jobId");
+    let ask = &api["paths"]["/messages"]["post"];
+    assert_eq!(ask["requestBody"]["content"]["application/json"]["schema"]["required"][0], "text");
+    assert_eq!(ask["responses"]["202"]["links"]["job"]["operationId"], "get_messages_jobId");
+    let next = &api["paths"]["/messages"]["get"];
+    assert_eq!(next["parameters"][0]["schema"]["enum"], serde_json::json!(["answer", "prompt", "query"]));
+    assert!(next["responses"].get("204").is_some() && next["responses"].get("409").is_some(), "{next}");
+    assert!(api["paths"]["/messages/ack"]["post"]["responses"].get("404").is_some());
+    assert!(api["paths"]["/ws/chat"]["get"]["responses"].get("101").is_some());
     let operations = api["paths"].as_object().into_iter().flatten().flat_map(|(_, path)| path.as_object().cloned());
     let operations: Vec<(String, Value)> = operations.flatten().collect();
     for (method, operation) in &operations {

@@ -1,16 +1,15 @@
 //! The topics of a conversation as queues: the next message of a group, and its acknowledgement. Never answers with a message
 //! before it is committed or leased, and says where somebody was given it before.
 
-use super::variable;
+use super::{body, variable};
 use crate::config::secret::Secret;
 use crate::gateway::problem::Problem;
 use crate::gateway::{Shared, jobs};
 use actix_web::http::{StatusCode, header};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
-use bulkhead_actors::fifo::{Queues, Served, Want};
+use bulkhead_actors::fifo::{Served, Want};
 use bulkhead_core::record::{ID_HEADER, SourceRecord};
-use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -55,10 +54,13 @@ struct Done {
 }
 
 impl Messages {
-    fn queues<'a>(&self, shared: &'a Shared) -> Result<&'a Arc<Queues>, Problem> {
+    async fn ask(&self, shared: &Shared, topic: usize, group: &str, want: Want) -> Result<Served, Problem> {
         let missing =
             || Problem::unavailable("not-started", "Not started", "The queues are not served yet; try again.");
-        shared.chats.queues.get(&self.pipeline).ok_or_else(missing)
+        let queues = shared.chats.queues.get(&self.pipeline).ok_or_else(missing)?;
+        let served = queues.ask(topic, group, want).await;
+        shared.metrics.queue_requests.with([&self.pipeline, &self.types[topic], served.as_str()]).inc();
+        Ok(served)
     }
 
     fn admit(&self, shared: &Shared, request: &HttpRequest) -> Result<(), Problem> {
@@ -115,7 +117,7 @@ pub(in crate::gateway) async fn next(
         return Err(Problem::unavailable("too-many-waiting", "Too many waiting", "Too many clients wait; try again."));
     };
     let _counted = shared.count_waiting();
-    match route.queues(shared)?.ask(topic, &group, Want::Next { lease, wait: granted.wait }).await {
+    match route.ask(shared, topic, &group, Want::Next { lease, wait: granted.wait }).await? {
         Served::Record { record, redelivered, lease } => {
             let lease = lease.map(|id| format!("{name}.{group}.{id}"));
             Ok(message(&name, &record, redelivered, lease))
@@ -169,22 +171,10 @@ pub(in crate::gateway) async fn done(
     shared: &Shared,
     route: &Messages,
     request: &HttpRequest,
-    mut payload: Payload,
+    payload: Payload,
 ) -> Result<HttpResponse, Problem> {
     route.admit(shared, request)?;
-    let mut body = Vec::new();
-    let read = async {
-        while let Some(bytes) = payload.next().await {
-            body.extend_from_slice(&bytes.map_err(|_| bad("The body broke off before its end.".to_owned()))?);
-            if body.len() > ACK_BYTES_MAX {
-                return Err(Problem::too_large(ACK_BYTES_MAX));
-            }
-        }
-        Ok(())
-    };
-    tokio::time::timeout(shared.limits.body_timeout, read)
-        .await
-        .unwrap_or_else(|_| Err(bad("The body did not come in time.".to_owned())))?;
+    let body = body::read(shared, request, payload, ACK_BYTES_MAX).await?;
     let unknown = || {
         let detail =
             "There is no such lease any more: it ran out and the message was given to another, or it never was one.";
@@ -195,7 +185,7 @@ pub(in crate::gateway) async fn done(
     let mut parts = lease.splitn(3, '.');
     let (Some(name), Some(of), Some(id)) = (parts.next(), parts.next(), parts.next()) else { return Err(unknown()) };
     let (Ok(topic), Ok(of)) = (route.topic(name), group(of.to_owned())) else { return Err(unknown()) };
-    match route.queues(shared)?.ask(topic, &of, Want::Ack(id.to_owned())).await {
+    match route.ask(shared, topic, &of, Want::Ack(id.to_owned())).await? {
         Served::Acked => Ok(HttpResponse::NoContent().finish()),
         Served::UnknownLease => Err(unknown()),
         other => Err(refused(other)),

@@ -2,6 +2,7 @@
 //! queues. Never shows one session what is another's: a session's token is signed, and its records' key is not its token.
 
 pub mod ask;
+mod body;
 pub mod messages;
 pub mod socket;
 

@@ -22,6 +22,7 @@ use bulkhead_core::rate::{Rate, RateSpec};
 use bulkhead_core::record::{ID_HEADER, Record};
 use futures::FutureExt as _;
 use futures::future::LocalBoxFuture;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -108,7 +109,7 @@ pub(in crate::gateway) fn serve(
         rate: Rate::new(RateSpec { per_second: route.rate.0, burst: route.rate.1, clients_max: 1 }),
         waiting: VecDeque::new(),
         asking: None,
-        _place: place,
+        _place: Place::take(shared, pipeline, place),
     };
     drop(actix_web::rt::spawn(open.live(listener, stream)));
     Ok(response)
@@ -177,7 +178,27 @@ struct Open {
     rate: Rate,
     waiting: VecDeque<Waiting>,
     asking: Option<LocalBoxFuture<'static, Value>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// A socket's place among those that are open.
+struct Place {
+    open: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn take(shared: &Shared, pipeline: &str, permit: OwnedSemaphorePermit) -> Self {
+        let open = shared.metrics.sockets_open.with([pipeline]);
+        open.inc();
+        Self { open, _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
 }
 
 impl Open {
@@ -285,7 +306,7 @@ impl Open {
         let (request, session) = (self.request.clone(), Arc::clone(&self.session));
         let asked = async move {
             match ask::accept(&shared, &route.ask, &request, &session, &text, id.as_deref()).await {
-                Ok(job) => json!({ "type": "accepted", "id": id, "jobId": job.to_string() }),
+                Ok(taken) => json!({ "type": "accepted", "id": id, "jobId": taken.id.to_string() }),
                 Err(Problem { code, detail, retry_after_s, .. }) => {
                     error(id.as_deref(), code, &detail, retry_after_s.map(Duration::from_secs))
                 }

@@ -4,8 +4,10 @@
 use crate::gateway::problem::Problem;
 use actix_web::http::StatusCode;
 use parking_lot::Mutex;
+use prometheus_client::metrics::gauge::Gauge;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -20,7 +22,15 @@ pub(in crate::gateway) struct Pool {
     free: Arc<Semaphore>,
     threads: Arc<Mutex<Threads>>,
     patience: Duration,
+    overdue: Gauge,
 }
+
+/// Work whose request is not answered yet.
+const AWAITED: u8 = 0;
+/// Work that nobody waits for any more, and that goes on.
+const OVERDUE: u8 = 1;
+/// Work that has ended.
+const ENDED: u8 = 2;
 
 /// The threads that were started and have nothing to do, each by the way to give it work. Threads end with the pool.
 #[derive(Default)]
@@ -31,10 +41,10 @@ struct Threads {
 }
 
 impl Pool {
-    /// Of no thread yet, and of `threads_max` at most.
-    pub(in crate::gateway) fn new(threads_max: usize, patience: Duration) -> Self {
+    /// Of no thread yet, and of `threads_max` at most. `overdue` counts those whose work was given up on and goes on.
+    pub(in crate::gateway) fn new(threads_max: usize, patience: Duration, overdue: Gauge) -> Self {
         let free = Arc::new(Semaphore::new(threads_max.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { free, threads: Arc::default(), patience }
+        Self { free, threads: Arc::default(), patience, overdue }
     }
 
     /// Runs this for a request of the route.
@@ -47,11 +57,16 @@ impl Pool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let (tell, told) = oneshot::channel();
+        let state = Arc::new(AtomicU8::new(AWAITED));
+        let (its_state, overdue) = (Arc::clone(&state), self.overdue.clone());
         let begun = async {
             let permit = Arc::clone(&self.free).acquire_owned().await.map_err(|_| busy())?;
             let job = move || {
                 // A request that has gone does not wait for its answer any more.
                 drop(tell.send(catch_unwind(AssertUnwindSafe(work))));
+                if its_state.swap(ENDED, Ordering::AcqRel) == OVERDUE {
+                    overdue.dec();
+                }
                 permit
             };
             self.start(job).map_err(|error| {
@@ -71,6 +86,11 @@ impl Pool {
                 Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "step-crashed", "Step crashed", detail))
             }
             Err(_) => {
+                // Counted before its end can see that it is overdue, and taken back where that came first.
+                self.overdue.inc();
+                if state.compare_exchange(AWAITED, OVERDUE, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                    self.overdue.dec();
+                }
                 tracing::error!(route, patience = ?self.patience, "steps at the edge were not done in time");
                 let detail = format!(
                     "The route's steps were not done within {} s; nothing was stored.",
@@ -148,11 +168,11 @@ mod tests {
     fn work_is_done_and_threads_are_used_again() {
         block_on(async {
             // With one permit, the next piece of work waits until the thread is idle again.
-            let pool = Pool::new(1, PATIENCE);
+            let pool = Pool::new(1, PATIENCE, Gauge::default());
             for _ in 0..20 {
                 assert_eq!(pool.run("/", thread_name).await, Ok("edge-steps-0".to_owned()));
             }
-            let pool = Pool::new(8, PATIENCE);
+            let pool = Pool::new(8, PATIENCE, Gauge::default());
             let together: Vec<_> = (0..50).map(|n| pool.run("/", move || n)).collect();
             let answers = futures::future::join_all(together).await;
             assert_eq!(answers.into_iter().collect::<Result<Vec<_>, _>>(), Ok((0..50).collect()));
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn a_panic_costs_its_request_and_no_thread() {
         block_on(async {
-            let pool = Pool::new(1, PATIENCE);
+            let pool = Pool::new(1, PATIENCE, Gauge::default());
             let crashed = pool.run("/", || assert_eq!(1, 2, "on purpose")).await;
             assert_eq!(crashed.map_err(|problem| (problem.status.as_u16(), problem.code)), Err((500, "step-crashed")));
             assert_eq!(pool.run("/", thread_name).await, Ok("edge-steps-0".to_owned()));
@@ -173,16 +193,19 @@ mod tests {
     #[test]
     fn what_never_ends_takes_its_thread_and_nobody_waits_for_it_too_long() {
         block_on(async {
-            let pool = Pool::new(1, Duration::from_millis(20));
+            let overdue = Gauge::default();
+            let pool = Pool::new(1, Duration::from_millis(20), overdue.clone());
             let (release, held) = mpsc::channel::<()>();
             let code = |problem: Problem| (problem.status.as_u16(), problem.code, problem.retry_after_s);
             let hung = pool.run("/", move || held.recv().is_ok()).await;
             assert_eq!(hung.map_err(code), Err((503, "steps-timeout", Some(1))));
+            assert_eq!(overdue.get(), 1);
             let refused = pool.run("/", thread_name).await;
             assert_eq!(refused.map_err(code), Err((503, "overloaded", Some(1))));
             release.send(()).expect("it hangs on this");
             let free = timeout(PATIENCE, pool.free.acquire()).await.expect("it ends").expect("never closed");
             drop(free);
+            assert_eq!(overdue.get(), 0, "it has ended");
             assert_eq!(pool.run("/", thread_name).await, Ok("edge-steps-0".to_owned()));
         });
     }
@@ -202,7 +225,7 @@ mod tests {
 
     #[test]
     fn threads_end_with_the_pool() {
-        let pool = Pool::new(2, PATIENCE);
+        let pool = Pool::new(2, PATIENCE, Gauge::default());
         let (tell, told) = mpsc::channel();
         let noted = block_on(pool.run("/", || LAST.with(|last| last.replace(Some(Last(tell))).is_none())));
         assert_eq!((noted, told.try_recv()), (Ok(true), Err(mpsc::TryRecvError::Empty)));

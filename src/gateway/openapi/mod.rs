@@ -1,6 +1,7 @@
 //! The API's description (OpenAPI 3.1), made from the routes that are served. Never lists what is not served: a route of a
 //! new kind is described by its arm of [`operation`].
 
+mod chat;
 mod fields;
 mod problems;
 mod schemas;
@@ -50,6 +51,7 @@ pub fn document(routes: &[Route], about: &About) -> Value {
 }
 
 /// What can be done at a path.
+#[derive(Default)]
 struct Operation {
     /// What it is listed under: the pipeline.
     tag: String,
@@ -61,11 +63,16 @@ struct Operation {
     /// Answers that are no problems, by status.
     answers: Vec<(u16, Value)>,
     problems: Vec<&'static [Kind]>,
+    /// Problems whose status the config says.
+    told: Vec<Kind>,
+    /// Whether it wants a bearer token.
+    is_guarded: bool,
 }
 
 impl Operation {
     fn document(&self, route: &Route) -> Value {
-        let mut responses: Map<_, _> = problems::responses(&self.problems);
+        let problems: Vec<_> = self.problems.iter().copied().chain([&*self.told]).collect();
+        let mut responses: Map<_, _> = problems::responses(&problems);
         responses.extend(self.answers.iter().map(|(status, answer)| (status.to_string(), answer.clone())));
         let mut document = json!({
             "tags": [self.tag],
@@ -78,6 +85,9 @@ impl Operation {
         }
         if let Some(body) = &self.body {
             document["requestBody"] = body.clone();
+        }
+        if self.is_guarded {
+            document["security"] = json!([{ "token": [] }]);
         }
         document
     }
@@ -95,7 +105,11 @@ fn operation(route: &Route, routes: &[Route], about: &About) -> Option<Operation
         Action::Accept(accept) => accepts(accept, routes, &id(route)),
         Action::Results(results) => tells(results),
         Action::Events(events) => streams(events),
-        Action::File(_) | Action::Ask(_) | Action::Socket(_) | Action::Messages(_) | Action::Acks(_) => return None,
+        Action::Ask(ask) => chat::asks(ask, routes),
+        Action::Socket(socket) => chat::sockets(socket),
+        Action::Messages(messages) => chat::gives(messages),
+        Action::Acks(messages) => chat::acknowledges(messages),
+        Action::File(_) => return None,
     };
     operation.id = id(route);
     if let Some(name) = &about.tenant_header {
@@ -109,11 +123,11 @@ fn accepts(accept: &Accept, routes: &[Route], id: &str) -> Operation {
     let idempotency = &accept.idempotency;
     let mut parameters = vec![prefer(accept.waits)];
     let mut problems = vec![problems::ADMISSION, problems::BODY, problems::STORED, problems::KEYED];
+    let mut told = Vec::new();
     let is_key = matches!(&accept.key, Key::Header(name) if name.eq_ignore_ascii_case("idempotency-key"));
     let is_demanded = idempotency.is_required && idempotency.field.is_none();
-    let text = json!({ "type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$" });
     let what = "The operation's own name: sent again with it, the same request is the same job, and has one effect.";
-    parameters.push(header("Idempotency-Key", is_demanded || is_key, what, &text));
+    parameters.push(header("Idempotency-Key", is_demanded || is_key, what, &key_text()));
     if idempotency.is_required {
         problems.push(problems::KEY_REQUIRED);
     }
@@ -138,6 +152,7 @@ fn accepts(accept: &Accept, routes: &[Route], id: &str) -> Operation {
     }
     if accept.answers.failure_is_problem {
         problems.push(problems::FAILED);
+        told.extend(accept.answers.statuses.values().map(|status| problems::job_failed(status.as_u16())));
     }
     if accept.answers.late_is_problem {
         problems.push(problems::LATE);
@@ -156,12 +171,13 @@ fn accepts(accept: &Accept, routes: &[Route], id: &str) -> Operation {
     }
     Operation {
         tag: accept.jobs.pipeline.to_string(),
-        id: String::new(),
         summary: format!("Makes a record of the request, for the pipeline {}", accept.jobs.pipeline),
         parameters,
         body: Some(json!({ "required": accept.body != Body::Fields, "content": content(accept, id) })),
         answers,
         problems,
+        told,
+        ..Operation::default()
     }
 }
 
@@ -248,12 +264,11 @@ fn headers(names: &[&str]) -> Value {
 fn tells(results: &Results) -> Operation {
     Operation {
         tag: results.jobs.pipeline.to_string(),
-        id: String::new(),
         summary: "Tells what became of a job".to_owned(),
         parameters: vec![job(&results.variable), prefer(false)],
-        body: None,
         answers: vec![(200, ended("The job as it is known: pending, completed or failed.", &["Retry-After"]))],
         problems: vec![problems::JOB],
+        ..Operation::default()
     }
 }
 
@@ -277,21 +292,25 @@ fn streams(events: &Results) -> Operation {
     let last = json!({ "type": "string" });
     Operation {
         tag: events.jobs.pipeline.to_string(),
-        id: String::new(),
         summary: "Streams what becomes of a job".to_owned(),
         parameters: vec![
             job(&events.variable),
             header("Last-Event-ID", false, "The last event that the client has.", &last),
         ],
-        body: None,
         answers: vec![(200, stream), (204, json!({ "description": "The client has the last event already." }))],
         problems: vec![problems::JOB, problems::STREAM],
+        ..Operation::default()
     }
 }
 
 /// A header's value that is taken over.
 fn word() -> Value {
     json!({ "type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$" })
+}
+
+/// An idempotency key.
+fn key_text() -> Value {
+    json!({ "type": "string", "pattern": "^[!#-\\[\\]-~]{1,255}$" })
 }
 
 fn header(name: &str, is_required: bool, description: &str, schema: &Value) -> Value {

@@ -11,7 +11,7 @@ pub(super) struct Kind {
     when: &'static str,
 }
 
-const fn kind(code: &'static str, status: u16, when: &'static str) -> Kind {
+pub(super) const fn kind(code: &'static str, status: u16, when: &'static str) -> Kind {
     Kind { code, status, when }
 }
 
@@ -63,6 +63,10 @@ pub(super) const FAILED: &[Kind] = &[
     kind("job-failed", 502, "the job failed over another system"),
     kind("job-failed", 503, "the job failed over what may pass"),
 ];
+/// Of a job that failed over a fault whose status the route's `answer.statuses` says.
+pub(super) const fn job_failed(status: u16) -> Kind {
+    kind("job-failed", status, "the job failed over a fault that the config gives this status")
+}
 /// Of a job that has not ended in time.
 pub(super) const LATE: &[Kind] =
     &[kind("result-late", 504, "the job has not ended within the route's `wait_max`; it goes on")];
@@ -117,7 +121,7 @@ pub(super) const STREAM: &[Kind] = &[
 pub(super) fn responses(groups: &[&[Kind]]) -> Map<String, Value> {
     let mut by_status = BTreeMap::<u16, BTreeMap<&str, &str>>::new();
     for kind in groups.iter().copied().flatten() {
-        by_status.entry(kind.status).or_default().insert(kind.code, kind.when);
+        by_status.entry(kind.status).or_default().entry(kind.code).or_insert(kind.when);
     }
     // What the HTTP library itself finds wrong with a request.
     by_status.entry(400).or_default().insert("http", "the request is no proper HTTP");

@@ -12,6 +12,9 @@ pub(super) fn components() -> Value {
             "JobId": job_id(),
             "Accepted": accepted(),
             "AcceptedEvents": accepted_events(),
+            "AcceptedQuery": accepted_query(),
+            "Session": session(),
+            "Message": message(),
             "Job": job(),
             "JobError": job_error(),
             "Problem": problem(),
@@ -22,8 +25,12 @@ pub(super) fn components() -> Value {
             "Content-Location": header("Where this result is found again.", &json!({ "type": "string" })),
             "Preference-Applied": header("Which preference was honoured (RFC 7240).", &json!({ "type": "string" })),
             "Idempotency-Key-TTL": header("For how many seconds the key is known.", &json!({ "type": "integer", "minimum": 0 })),
+            "redelivered": header("Whether somebody of the group was given it before.", &json!({ "enum": ["true", "false"] })),
+            "x-offset": header("Where it lies in its topic.", &json!({ "type": "integer", "minimum": 0 })),
+            "x-lease": header("What to acknowledge it by, where that was asked for.", &json!({ "type": "string" })),
             "Idempotency-Replayed": header("`true` where this is an earlier answer again.", &json!({ "const": "true" })),
         },
+        "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
     })
 }
 
@@ -79,6 +86,41 @@ fn accepted_events() -> Value {
             "results": { "type": "string", "description": "Where what becomes of a job is told, with {jobId} in place of its id." },
         },
         "required": ["status", "count", "jobIds"],
+    })
+}
+
+fn session() -> Value {
+    json!({ "type": "string", "pattern": format!("^[A-Za-z0-9_-]{{{JOB_ID_LEN}}}$"), "description": "A session's token, as this gateway issued it." })
+}
+
+fn accepted_query() -> Value {
+    json!({
+        "type": "object",
+        "description": "The query is stored for good; its job goes on by itself.",
+        "properties": {
+            "jobId": { "$ref": "#/components/schemas/JobId" },
+            "session": { "$ref": "#/components/schemas/Session" },
+            "status": { "const": "accepted" },
+        },
+        "required": ["jobId", "session", "status"],
+    })
+}
+
+fn message() -> Value {
+    json!({
+        "type": "object",
+        "description": "A record of a conversation's topic.",
+        "properties": {
+            "type": { "type": "string", "description": "As it was asked for." },
+            "offset": { "type": "integer", "minimum": 0, "description": "Where it lies in its topic." },
+            "id": { "type": ["string", "null"], "description": "Its job's id." },
+            "key": { "type": ["string", "null"], "description": "Its session, by a name that is not its token." },
+            "timestamp": { "type": "integer", "description": "Unix time in ms." },
+            "value": { "description": "JSON, or a text." },
+            "redelivered": { "type": "boolean", "description": "Whether somebody of the group was given it before." },
+            "lease": { "type": ["string", "null"], "description": "What to acknowledge it by, where that was asked for." },
+        },
+        "required": ["type", "offset", "id", "key", "timestamp", "value", "redelivered", "lease"],
     })
 }
 
