@@ -279,8 +279,13 @@ fn topics(args: &TopicsArgs) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
+    let specs = config.pipelines.iter().flat_map(|pipeline| {
+        let name = pipeline.name.0.clone();
+        daemon::topics(&config, pipeline).into_iter().map(move |topic| (name.clone(), topic.spec))
+    });
+    let specs: Vec<_> = specs.collect();
     let told = daemon::open_log(&config, TOPICS_INSTANCE, &config.daemon.data.dir)
-        .and_then(|log| topics::tell(&*log, &daemon::topics(&config), args.apply));
+        .and_then(|log| topics::tell(&*log, &specs, args.apply));
     match told {
         Ok(told) => print(&told),
         Err(why) => {

@@ -3,7 +3,8 @@
 use crate::config::route::RouteKind;
 use crate::config::units::Period;
 use crate::config::{Config, Pipeline};
-use bulkhead_actors::log::{Log, LogError};
+use crate::daemon;
+use bulkhead_actors::log::{Log, LogError, TopicSpec};
 use std::time::Duration;
 
 /// How long brokers may take to answer.
@@ -29,19 +30,21 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
     }
     for pipeline in &config.pipelines {
         bodies(log, pipeline, &mut findings);
-        for (topic, partitions, is_fixed) in topics(pipeline) {
-            match log.topic(&topic) {
-                Ok(Some(info)) if is_fixed && info.partitions != partitions => findings.problems.push(format!(
-                    "pipeline {}: topic {topic} has {} partitions, source.partitions says {partitions}; ledger and order \
-                     rest on it: change the config, or drain and recreate the topic",
-                    pipeline.name, info.partitions
-                )),
-                Ok(Some(_)) => findings.notes.extend(retention(log, pipeline, &topic)),
+        for topic in daemon::topics(config, pipeline) {
+            let (name, partitions) = (&topic.spec.name, topic.spec.partitions);
+            match log.topic(name) {
+                Ok(Some(info)) => match topic.mismatch(info.partitions) {
+                    Some(why) => findings.problems.push(format!(
+                        "pipeline {}: topic {name} {why}: change the config, or drain and recreate the topic",
+                        pipeline.name
+                    )),
+                    None => findings.notes.extend(retention(log, pipeline, &topic.spec)),
+                },
                 Ok(None) => findings.notes.push(format!(
-                    "note: pipeline {}: `bulkhead run` creates topic {topic} with {partitions} partitions",
+                    "note: pipeline {}: `bulkhead run` creates topic {name} with {partitions} partitions",
                     pipeline.name
                 )),
-                Err(why) => findings.problems.push(said(pipeline, &topic, &why)),
+                Err(why) => findings.problems.push(said(pipeline, name, &why)),
             }
         }
     }
@@ -49,20 +52,18 @@ pub fn check(log: &dyn Log, config: &Config) -> Findings {
 }
 
 /// Whether a topic that exists keeps its records as long as the config says.
-fn retention(log: &dyn Log, pipeline: &Pipeline, topic: &str) -> Option<String> {
-    let (source, output, dlq) = (&pipeline.source, &pipeline.output, &pipeline.dlq);
-    let own = [(&source.topic, source.retention), (&output.topic, output.retention), (&dlq.topic, dlq.retention)];
-    let named = pipeline.outputs.values().map(|output| (&output.topic, output.retention));
-    let wanted = own.into_iter().chain(named).find(|(name, _)| name.0 == topic)?.1?;
+fn retention(log: &dyn Log, pipeline: &Pipeline, topic: &TopicSpec) -> Option<String> {
+    let (topic, wanted) = (&topic.name, topic.retention?);
     // What cannot be asked is told where the topic itself is looked at.
     let found = log.retention(topic).ok()?;
-    let is_right = found == Some(wanted.0);
+    let is_right = found == Some(wanted);
     let kept = found.map_or_else(|| "for ever".to_owned(), |found| format!("for {}", Period(found)));
     (!is_right).then(|| {
         format!(
-            "note: pipeline {}: topic {topic} keeps its records {kept}, the config says {wanted}; `bulkhead topics --apply` \
+            "note: pipeline {}: topic {topic} keeps its records {kept}, the config says {}; `bulkhead topics --apply` \
              changes it",
-            pipeline.name
+            pipeline.name,
+            Period(wanted)
         )
     })
 }
@@ -84,21 +85,6 @@ fn bodies(log: &dyn Log, pipeline: &Pipeline, findings: &mut Findings) {
             ));
         }
     }
-}
-
-/// A pipeline's topics, the partitions they get, and whether they must have as many.
-fn topics(pipeline: &Pipeline) -> Vec<(String, i32, bool)> {
-    let partitions = pipeline.source.partitions;
-    let mut topics = vec![(pipeline.source.topic.0.clone(), partitions, true)];
-    if pipeline.ledger.is_some() {
-        topics.push((pipeline.ledger_topic(), partitions, true));
-    }
-    topics.push((pipeline.output.topic.0.clone(), partitions, false));
-    for output in pipeline.outputs.values() {
-        topics.push((output.topic.0.clone(), output.partitions.unwrap_or(partitions), false));
-    }
-    topics.push((pipeline.dlq.topic.0.clone(), partitions, false));
-    topics
 }
 
 fn said(pipeline: &Pipeline, topic: &str, why: &LogError) -> String {

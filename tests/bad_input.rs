@@ -3,6 +3,7 @@
 
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::process::eventually;
+use bulkhead_testkit::small_disk::SmallDisk;
 use reqwest::blocking::multipart::{Form, Part};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -199,14 +200,6 @@ method  = "GET"
 results = {}
 "#;
 
-/// A disk of its own for the log, in a mount namespace of its own, with something on it that can be removed. What is left
-/// beside that is full after about 80 MB; once it is removed there is room for what the store rewrites, too: compacting
-/// takes the tables' size again, journals beside it (with 160 MB in all it could still not compact, and failed for good).
-const SMALL_DISK: &str = r#"#!/bin/sh
-exec unshare --map-root-user --mount sh -c 'mount -t tmpfs -o size=512m none LOG &&
-head -c 432M /dev/zero > LOG/filler && exec "$0" "$@"' BINARY "$@"
-"#;
-
 fn order(daemon: &Daemon) -> (u16, Value) {
     let answer = daemon.client().post(daemon.url("/orders/")).body(vec![b'x'; 256 << 10]).send().expect("an answer");
     (answer.status().as_u16(), answer.json().expect("JSON"))
@@ -218,13 +211,9 @@ fn a_full_disk_refuses_loses_nothing_and_goes_on_once_there_is_room() {
     let (pipelines, data) = (folder.path().join("config/pipelines"), folder.path().join("data"));
     let log = data.join("log");
     std::fs::create_dir_all(&pipelines).expect("a folder");
-    std::fs::create_dir_all(&log).expect("a folder");
     std::fs::write(pipelines.join("orders.toml"), ORDERS).expect("written");
-    let wrapper = folder.path().join("small-disk");
-    let script = SMALL_DISK.replace("LOG", log.to_str().expect("a plain path")).replace("BINARY", BINARY);
-    std::fs::write(&wrapper, script).expect("written");
-    std::fs::set_permissions(&wrapper, PermissionsExt::from_mode(0o755)).expect("ours");
-    let daemon = Daemon::start(&DaemonSpec::new(wrapper, folder.path().join("config"), data));
+    let disk = SmallDisk::new(&log, BINARY, folder.path());
+    let daemon = Daemon::start(&DaemonSpec::new(&disk.program, folder.path().join("config"), data));
     daemon.wait_ready(PATIENCE);
 
     let mut accepted = Vec::new();
@@ -238,8 +227,7 @@ fn a_full_disk_refuses_loses_nothing_and_goes_on_once_there_is_room() {
     assert_eq!(refused.0, 503, "{refused:?}");
     assert!(!accepted.is_empty() && daemon.is_running(), "{}", daemon.output());
 
-    let seen = format!("/proc/{}/root{}", daemon.pid(), log.join("filler").display());
-    std::fs::remove_file(&seen).unwrap_or_else(|error| panic!("{seen}: {error}"));
+    disk.make_room(daemon.pid());
     let job = eventually("there is room again", PATIENCE, || match order(&daemon) {
         (202, job) => Ok(job),
         refused => Err(format!("{refused:?}")),

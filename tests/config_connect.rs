@@ -18,13 +18,25 @@ fn topic(name: &str, partitions: i32) -> TopicSpec {
 }
 
 #[test]
-fn another_partition_count_is_a_problem_and_a_missing_topic_is_not() {
+fn partitions_that_order_or_dead_letters_need_are_a_problem_and_others_are_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let log = EmbeddedLog::open(dir.path(), &EmbeddedOptions::default()).expect("it opens");
-    log.create_topics(&[topic("orders", 3), topic("orders.dlq", 1)]).expect("they are made");
+    let topics = [topic("orders", 3), topic("orders.processed", 1), topic("orders.dlq", 1)];
+    log.create_topics(&topics).expect("they are made");
     let findings = connect::check(&log, &config());
-    let [problem] = &findings.problems[..] else { panic!("one problem: {findings:?}") };
-    assert!(problem.contains("topic orders has 3 partitions, source.partitions says 6"), "{problem}");
+    let [source, dlq] = &findings.problems[..] else { panic!("two problems: {findings:?}") };
+    assert!(source.contains("topic orders has 3 partitions, the config says 6"), "{source}");
+    assert!(dlq.contains("topic orders.dlq has 1 partitions, 6 or more are needed"), "{dlq}");
+    assert!(findings.notes.is_empty(), "results go to whichever partitions there are: {findings:?}");
+}
+
+#[test]
+fn a_topic_that_is_missing_is_noted_and_not_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = EmbeddedLog::open(dir.path(), &EmbeddedOptions::default()).expect("it opens");
+    log.create_topics(&[topic("orders", 6), topic("orders.dlq", 8)]).expect("they are made");
+    let findings = connect::check(&log, &config());
+    assert!(findings.problems.is_empty(), "{findings:?}");
     let [note] = &findings.notes[..] else { panic!("one note: {findings:?}") };
     assert!(note.contains("creates topic orders.processed with 6 partitions"), "{note}");
     assert_eq!(log.topic("orders.processed").expect("it answers"), None, "nothing was made");

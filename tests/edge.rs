@@ -165,6 +165,26 @@ fn an_answer_waits_and_a_stream_tells() {
     assert!(daemon.metrics().contains_key("bulkhead_log_lines_dropped_total{}"));
 }
 
+/// What a step sends to an output with `result = true` is the end of its record's job, whatever becomes of the record itself.
+#[test]
+fn a_record_of_an_output_with_results_ends_its_job() {
+    let pipeline = PIPELINE.replace(
+        "steps = [{ chaos = { header = \"x-request-id\" } }]",
+        "steps = [{ map = { value = '{seen: .n}', output = \"told\", keep = true } }, { filter = { where = \"false\" } }]",
+    );
+    let output = "output = { topic = \"orders.done\" }";
+    let told = "outputs = { told = { topic = \"orders.told\", result = true } }";
+    let setup = Setup::with(&pipeline.replace(output, &format!("{output}\n{told}")));
+    let daemon = setup.start();
+    let answer = order(&daemon, "one", "{\"n\":1}", None);
+    assert_eq!(answer.status(), 202);
+    let id = job(&answer.text().expect("a body"));
+    let done = ended(&daemon, &id);
+    assert_eq!((&done["status"], &done["result"]["seen"]), (&"completed".into(), &1.into()), "{done}");
+    daemon.sigkill();
+    assert_eq!(ended(&setup.start(), &id), done);
+}
+
 #[test]
 fn what_is_let_in_fits_the_log() {
     let setup = Setup::new();

@@ -12,7 +12,7 @@ use bulkhead_core::ids::Partition;
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::record::{Header, OUTPUT_HEADER, Origin, Record, send_to};
 use bulkhead_core::verdict::Verdict;
-use rig::{Plan, Rig, record_of};
+use rig::{Plan, Rig, exactly, record_of};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,12 @@ fn with_audit(spec: &mut PipelineSpec) {
     spec.stages[0].steps.insert(0, Arc::new(Copies));
     let key = KeySource::Header("id".to_owned());
     spec.outputs.insert("audit".into(), OutputSpec { topic: AUDIT.into(), key, is_result: false });
-    spec.topics.push(TopicSpec { name: AUDIT.to_owned(), partitions: PARTITIONS, replicas: 1, retention: None });
+    spec.topics.push(exactly(TopicSpec {
+        name: AUDIT.to_owned(),
+        partitions: PARTITIONS,
+        replicas: 1,
+        retention: None,
+    }));
 }
 
 fn ids(range: std::ops::Range<u32>, ends: impl Fn(u32) -> bool) -> Vec<String> {

@@ -3,8 +3,8 @@
 //! the same classes.
 
 use crate::report::{Figure, Report, median};
-use crate::stream;
-use crate::watch::{Run, Speed};
+use crate::warm_up;
+use crate::watch::{Progress, Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -38,7 +38,7 @@ pub(crate) struct Size {
 
 /// Measures pairs and adds the figures.
 pub(crate) fn measure(kafka: &Kafka, size: Size, report: &mut Report) {
-    stream::warm_up(kafka);
+    warm_up::run(kafka);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let bench = Bench::new(kafka, folder.path(), size.images);
     let (mut limits, mut values, mut memory) = (Vec::<Limit>::new(), Vec::<Speed>::new(), Vec::new());
@@ -142,8 +142,7 @@ impl<'a> Bench<'a> {
         let positions = self.kafka.positions(&name, SOURCE);
         let run = Run {
             kafka: self.kafka,
-            output: &output,
-            partitions: PARTITIONS,
+            progress: Progress::Positions(&positions),
             records: self.images as i64,
             pid: daemon.pid(),
             pause: Duration::from_millis(100),
@@ -192,7 +191,7 @@ output   = {{ topic = "{name}.out" }}
 dlq      = {{ topic = "{name}.dlq" }}
 batch    = {{ records_max = 8, bytes_max = "16MiB", linger = "2ms" }}
 in_flight = {{ batches_max = 16, bytes_max = "64MiB" }}
-lane      = {{ count = 1 }}
+lane      = {{ count = 1, commit_interval = "250ms" }}
 
 [[stage]]
 name    = "infer"

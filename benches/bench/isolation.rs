@@ -2,7 +2,7 @@
 //! pictures through the digits model, and records through a step that does nothing, where all of it is cost.
 
 use crate::report::{Figure, Report, median};
-use crate::watch::{Run, Speed};
+use crate::watch::{Progress, Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -129,8 +129,7 @@ impl Bench<'_> {
         let positions = self.kafka.positions(&name, &self.source);
         let run = Run {
             kafka: self.kafka,
-            output: &output,
-            partitions: PARTITIONS,
+            progress: Progress::Positions(&positions),
             records: self.records,
             pid: daemon.pid(),
             pause: Duration::from_millis(20),

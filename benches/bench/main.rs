@@ -9,6 +9,7 @@ mod isolation;
 mod report;
 mod restart;
 mod stream;
+mod warm_up;
 mod watch;
 
 use bulkhead_testkit::kafka::{Kafka, KafkaSpec};
@@ -18,17 +19,19 @@ use std::str::FromStr;
 fn main() {
     let names: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| n == name);
-    let kafka = Kafka::start_with(KafkaSpec::bench());
-    let mut report = Report::default();
-    let size = stream::Size { records: setting("BENCH_RECORDS", 500_000), pairs: setting("BENCH_PAIRS", 3) };
-    for workload in [stream::Workload::ExactlyOnce, stream::Workload::Ledger] {
-        if wanted(workload.name()) {
+    let (mut report, pairs) = (Report::default(), setting("BENCH_PAIRS", 3));
+    let size = stream::Size { records: setting("BENCH_RECORDS", 500_000), pairs };
+    let (streams, restarts) =
+        ([stream::Workload::ExactlyOnce, stream::Workload::Ledger], [restart::Case::Actor, restart::Case::Process]);
+    if streams.iter().any(|of| wanted(of.name())) {
+        let kafka = Kafka::start_with(KafkaSpec::bench());
+        for workload in streams.into_iter().filter(|of| wanted(of.name())) {
             stream::measure(&kafka, workload, size, &mut report);
         }
     }
     if wanted(images::NAME) {
-        let size = images::Size { images: setting("BENCH_IMAGES", 2_000), pairs: setting("BENCH_PAIRS", 3) };
-        images::measure(&kafka, size, &mut report);
+        let size = images::Size { images: setting("BENCH_IMAGES", 2_000), pairs };
+        images::measure(&Kafka::start_with(KafkaSpec::bench_slow()), size, &mut report);
     }
     if wanted(isolation::NAME) {
         let size = isolation::Size {
@@ -36,10 +39,11 @@ fn main() {
             records: size.records,
             pairs: setting("BENCH_ISOLATION_PAIRS", 5),
         };
-        isolation::measure(&kafka, size, &mut report);
+        isolation::measure(&Kafka::start_with(KafkaSpec::bench()), size, &mut report);
     }
-    for case in [restart::Case::Actor, restart::Case::Process] {
-        if wanted(case.name()) {
+    if restarts.iter().any(|case| wanted(case.name())) {
+        let kafka = Kafka::start_with(KafkaSpec::bench());
+        for case in restarts.into_iter().filter(|case| wanted(case.name())) {
             restart::measure(&kafka, case, setting("BENCH_KILLS", 9), &mut report);
         }
     }

@@ -2,7 +2,7 @@
 //! the bare program. Both outputs are read back and counted; a run that lost or doubled a record ends the benchmark.
 
 use crate::report::{Figure, Report, median};
-use crate::watch::{Run, Speed};
+use crate::watch::{Progress, Run, Speed};
 use bulkhead_core::record::{Header, Record};
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
@@ -99,20 +99,6 @@ pub(crate) fn measure(kafka: &Kafka, workload: Workload, size: Size, report: &mu
     report.memory(format!("{}_memory", workload.name()), &memory);
 }
 
-/// Has the broker's JVM compile what every workload makes it do: while it compiles, it takes a core that a slow workload
-/// (a few hundred requests a second) would go on missing for minutes.
-pub(crate) fn warm_up(kafka: &Kafka) {
-    const RECORDS: i64 = 500_000;
-    const RUNS: usize = 3;
-    let (workload, source) = (Workload::ExactlyOnce, "warm_up.in".to_owned());
-    kafka.create_topic(&source, PARTITIONS);
-    kafka.produce(&source, (0..RECORDS).map(|n| workload.record(n)));
-    let bench = Bench { kafka, workload, source, outputs: workload.outputs(RECORDS) };
-    for run in 0..RUNS {
-        println!("warm-up {run}: {:?}", bench.limit(&format!("warm_up{run}")));
-    }
-}
-
 struct Bench<'a> {
     kafka: &'a Kafka,
     workload: Workload,
@@ -167,8 +153,8 @@ impl Bench<'_> {
     }
 
     fn run<'a>(&'a self, output: &'a str, pid: u32) -> Run<'a> {
-        let pause = Duration::from_millis(10);
-        Run { kafka: self.kafka, output, partitions: PARTITIONS, records: self.outputs, pid, pause }
+        let pause = Duration::from_millis(50);
+        Run { kafka: self.kafka, progress: Progress::Output(output, PARTITIONS), records: self.outputs, pid, pause }
     }
 
     /// Every output is there once.

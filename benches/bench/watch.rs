@@ -3,7 +3,7 @@
 use bulkhead_testkit::daemon::Daemon;
 use bulkhead_testkit::kafka::Kafka;
 use bulkhead_testkit::process::eventually;
-use bulkhead_testkit::topics::Isolation;
+use bulkhead_testkit::topics::{GroupPositions, Isolation};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use std::fs;
 use std::time::{Duration, Instant};
@@ -29,15 +29,23 @@ struct Look {
 /// A run that is watched.
 pub(crate) struct Run<'a> {
     pub(crate) kafka: &'a Kafka,
-    /// Its output topic, and how many partitions that has.
-    pub(crate) output: &'a str,
-    pub(crate) partitions: i32,
+    /// What shows how far it is.
+    pub(crate) progress: Progress<'a>,
     /// How many records it will give.
     pub(crate) records: i64,
     /// Its process.
     pub(crate) pid: u32,
     /// Between two looks, which take some of the machine themselves.
     pub(crate) pause: Duration,
+}
+
+/// What shows how far a run is.
+#[derive(Clone, Copy)]
+pub(crate) enum Progress<'a> {
+    /// How long its output is, in so many partitions: two questions a partition for each look.
+    Output(&'a str, i32),
+    /// What its group has committed of a source that has every offset from 0: one question for each look.
+    Positions(&'a GroupPositions),
 }
 
 impl Run<'_> {
@@ -49,7 +57,7 @@ impl Run<'_> {
         let (began, mut first) = (last.at, None);
         let mut finished = false;
         while !finished {
-            assert!(began.elapsed() < PATIENCE, "{} has {} of {} records", self.output, last.visible, self.records);
+            assert!(began.elapsed() < PATIENCE, "{} of {} records", last.visible, self.records);
             // A transaction's marker takes an offset, so the length is reached a little early. Nothing is assigned to the
             // watcher: its poll only waits between two looks.
             finished = last.visible >= self.records && done();
@@ -79,15 +87,19 @@ impl Run<'_> {
         (speed, mib)
     }
 
-    /// How many offsets of the output a committed-only reader can reach.
+    /// How many records are done, or a little more: transactions' markers take offsets of an output.
     fn length(&self, watcher: &BaseConsumer) -> i64 {
+        let (output, partitions) = match self.progress {
+            Progress::Output(output, partitions) => (output, partitions),
+            Progress::Positions(positions) => return positions.committed().values().sum(),
+        };
         let end = |partition| {
             eventually("the output's end", PATIENCE, || {
-                let marks = watcher.fetch_watermarks(self.output, partition, Duration::from_secs(5));
+                let marks = watcher.fetch_watermarks(output, partition, Duration::from_secs(5));
                 marks.map(|(_, end)| end).map_err(|e| e.to_string())
             })
         };
-        (0..self.partitions).map(end).sum()
+        (0..partitions).map(end).sum()
     }
 }
 

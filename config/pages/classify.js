@@ -336,5 +336,7 @@ window.addEventListener('beforeunload', (event) => {
   if (jobs.some((job) => !job.id && !isOver(job))) event.preventDefault();
 });
 
+// The API's pages are served unless `http.docs` is false.
+fetch('openapi.json', { method: 'HEAD' }).then((answer) => { byId('api').hidden = !answer.ok; }, () => {});
 restore();
 jobs.filter((job) => job.state === 'pending').forEach(follow);

@@ -2,7 +2,8 @@
 
 use crate::config::route::RouteKind;
 use crate::config::secret;
-use crate::config::text::KeyFrom;
+use crate::config::text::{KeyFrom, Topic};
+use crate::config::units::Period;
 use crate::config::{Config, Pipeline, daemon, pipeline};
 use crate::steps::StepConfig;
 use crate::worker::Start;
@@ -10,7 +11,7 @@ use bulkhead_actors::hints::{self, Hints};
 use bulkhead_actors::io::kafka::{KafkaConfig, KafkaLog, Membership};
 use bulkhead_actors::log::{Log, TopicSpec};
 use bulkhead_actors::pipeline::{
-    DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
+    DlqSpec, LedgerSpec, Needs, OnGap, OutputSpec, PipelineSpec, PipelineTopic, RestartSpec, SourceSpec, StageSpec,
 };
 use bulkhead_actors::worker::ProcessSpec;
 use bulkhead_core::cut::CutLimits;
@@ -259,33 +260,36 @@ pub(super) fn tells_hints(pipeline: &Pipeline) -> bool {
 }
 
 /// The topics of a pipeline, as they are created where they do not exist.
-pub(super) fn topics(config: &Config, pipeline: &Pipeline) -> Vec<TopicSpec> {
-    let spec = |name: String, retention: Option<Duration>| TopicSpec {
-        name,
-        partitions: pipeline.source.partitions,
-        replicas: config.daemon.kafka.replicas,
-        retention,
+pub(super) fn topics(config: &Config, pipeline: &Pipeline) -> Vec<PipelineTopic> {
+    let topic = |name: &str, partitions: i32, retention: Option<Duration>, needs: Needs| PipelineTopic {
+        spec: TopicSpec { name: name.to_owned(), partitions, replicas: config.daemon.kafka.replicas, retention },
+        needs,
     };
+    let partitions = pipeline.source.partitions;
+    // A conversation's feed and queues read partition 0 alone.
+    let is_chat = pipeline.routes.iter().any(|route| matches!(route.does, RouteKind::Chat(_)));
+    let or_exactly = |needs| if is_chat { Needs::Exactly } else { needs };
+    let (source, output, dlq) = (&pipeline.source, &pipeline.output, &pipeline.dlq);
+    let kept = |retention: Option<Period>| retention.map(|retention| retention.0);
     let mut topics = vec![
-        spec(pipeline.source.topic.0.clone(), pipeline.source.retention.map(|of| of.0)),
-        spec(pipeline.output.topic.0.clone(), pipeline.output.retention.map(|of| of.0)),
-        spec(pipeline.dlq.topic.0.clone(), pipeline.dlq.retention.map(|of| of.0)),
+        topic(&source.topic.0, partitions, kept(source.retention), Needs::Exactly),
+        topic(&output.topic.0, partitions, kept(output.retention), or_exactly(Needs::Any)),
+        topic(&dlq.topic.0, partitions, kept(dlq.retention), or_exactly(Needs::AtLeast)),
     ];
     for output in pipeline.outputs.values() {
-        let topic = spec(output.topic.0.clone(), output.retention.map(|retention| retention.0));
-        topics.push(TopicSpec { partitions: output.partitions.unwrap_or(topic.partitions), ..topic });
+        let partitions = output.partitions.unwrap_or(partitions);
+        topics.push(topic(&output.topic.0, partitions, kept(output.retention), or_exactly(Needs::Any)));
     }
     if let Some(results) = &pipeline.results {
-        let retention = results.retention.map(|retention| retention.0);
-        let partitions = results.partitions;
-        topics.extend(results.topics.iter().map(|topic| TopicSpec { partitions, ..spec(topic.0.clone(), retention) }));
+        let of = |name: &Topic| topic(&name.0, results.partitions, kept(results.retention), Needs::Any);
+        topics.extend(results.topics.iter().map(of));
     }
     if let Some(ledger) = &pipeline.ledger {
-        let ttl: Duration = ledger.ttl.0;
-        topics.push(spec(pipeline.ledger_topic(), Some(ttl + LEDGER_MARGIN)));
+        let kept = ledger.ttl.0 + LEDGER_MARGIN;
+        topics.push(topic(&pipeline.ledger_topic(), partitions, Some(kept), Needs::Exactly));
     }
     if tells_hints(pipeline) {
-        topics.push(TopicSpec { partitions: 1, ..spec(hints::topic(&pipeline.name.0), Some(HINTS_KEPT)) });
+        topics.push(topic(&hints::topic(&pipeline.name.0), 1, Some(HINTS_KEPT), Needs::Exactly));
     }
     topics
 }

@@ -69,7 +69,7 @@ fn feed_of(pipeline: &Pipeline, socket: &SocketFile, cut: Counter) -> Feed {
 fn queues_of(config: &Config, pipeline: &Pipeline, messages: &MessagesFile, instance: &str) -> QueuesSpec {
     let kept = |topic: &str| {
         let specs = assemble::topics(config, pipeline);
-        specs.into_iter().find(|spec| spec.name == topic).and_then(|spec| spec.retention)
+        specs.into_iter().find(|of| of.spec.name == topic).and_then(|of| of.spec.retention)
     };
     // A lease outlives its message; one whose message is kept for as long as the log likes is, too.
     let longest = messages.types.values().map(|topic| kept(&topic.0)).reduce(|a, b| Some(a?.max(b?))).flatten();

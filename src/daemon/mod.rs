@@ -15,8 +15,8 @@ use crate::exit::Exit;
 use crate::logging::{self, Losses};
 use crate::steps::chaos;
 use bulkhead_actors::io::embedded::{EmbeddedLog, EmbeddedOptions};
-use bulkhead_actors::log::{Log, TopicSpec};
-use bulkhead_actors::pipeline::PipelineSpec;
+use bulkhead_actors::log::Log;
+use bulkhead_actors::pipeline::{PipelineSpec, PipelineTopic};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -59,14 +59,10 @@ pub fn rehearsal(config: &Config, pipeline: &Pipeline, data: &Path) -> Result<Pi
     assemble::pipeline(config, pipeline, data, None)
 }
 
-/// Every topic that the config's pipelines need, with the pipeline's name.
+/// Every topic that a pipeline of the config needs.
 #[must_use]
-pub fn topics(config: &Config) -> Vec<(String, TopicSpec)> {
-    let of = |pipeline: &Pipeline| {
-        let name = pipeline.name.0.clone();
-        assemble::topics(config, pipeline).into_iter().map(move |spec| (name.clone(), spec))
-    };
-    config.pipelines.iter().flat_map(of).collect()
+pub fn topics(config: &Config, pipeline: &Pipeline) -> Vec<PipelineTopic> {
+    assemble::topics(config, pipeline)
 }
 
 /// Runs a checked config, in which the command line's say is contained, until it is told to stop.

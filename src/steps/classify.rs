@@ -7,8 +7,8 @@
 
 use super::StepContext;
 use super::picture::{ImageLimits, JSON, replaced};
+use super::runs::{self, Timer};
 use crate::vision::decode::{Limits, decode};
-use crate::vision::describe::is_below;
 use crate::vision::loaded::{Loaded, RunOptions};
 use crate::vision::model::{Described, Identity};
 use crate::vision::onnx::{GraphLevel, Provider, SessionOptions};
@@ -27,10 +27,6 @@ use std::time::{Duration, Instant};
 
 /// The step's name in pipelines, metrics and dead letters.
 pub const NAME: &str = "classify";
-/// More would only wait for each other.
-const THREADS_MAX: usize = 256;
-/// The share of a stage's timeout after which a model's run is ended: the worker answers for it before it counts as hung.
-const CALL_SHARE: f64 = 0.9;
 
 /// `{ classify = { model = "models/digits.toml", top = 3 } }`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -43,7 +39,7 @@ pub struct ClassifyConfig {
     #[schemars(range(min = 1))]
     pub top: Option<usize>,
     /// Threads that work on one picture, in each worker. More workers mostly do more than more threads.
-    #[serde(default = "default_threads")]
+    #[serde(default = "runs::one")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: usize,
     /// Whether those threads burn time while they wait for one another: a little faster alone, slower beside others.
@@ -54,7 +50,7 @@ pub struct ClassifyConfig {
     pub graph: GraphLevel,
     /// What runs the model: the first of these that can be had; a warning in the log tells of each that cannot. `cpu`
     /// always can.
-    #[serde(default = "default_providers")]
+    #[serde(default = "runs::cpu")]
     #[schemars(length(min = 1, max = 2))]
     pub providers: Vec<Provider>,
     /// What a picture may cost; a larger one is rejected before memory is taken.
@@ -62,39 +58,13 @@ pub struct ClassifyConfig {
     pub image: ImageLimits,
 }
 
-fn default_threads() -> usize {
-    1
-}
-
-fn default_providers() -> Vec<Provider> {
-    vec![Provider::Cpu]
-}
-
 impl ClassifyConfig {
     /// Everything that is wrong with it by itself. Opens no file.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if !is_below(&self.model) {
-            problems.push(format!(
-                "model: `{}` must be a path below the config directory, without `..`",
-                self.model.display()
-            ));
-        }
+        let mut problems = runs::problems(&self.model, self.threads, &self.providers);
         if self.top == Some(0) {
             problems.push("top: 0 classes would be named; at least 1 is needed".to_owned());
-        }
-        if !(1..=THREADS_MAX).contains(&self.threads) {
-            problems.push(format!("threads: {}; 1 to {THREADS_MAX} are possible", self.threads));
-        }
-        match self.providers.iter().position(|provider| *provider == Provider::Cpu) {
-            _ if self.providers.is_empty() => problems.push("providers: none; at least \"cpu\" is needed".to_owned()),
-            Some(at) if at + 1 < self.providers.len() => {
-                problems
-                    .push("providers: what comes after \"cpu\" is never tried: \"cpu\" can always be had".to_owned());
-            }
-            None if self.providers.len() > 1 => problems.push("providers: \"cuda\" comes twice".to_owned()),
-            _ => {}
         }
         problems.extend(self.image.problems());
         problems
@@ -124,7 +94,7 @@ impl ClassifyConfig {
             described: Arc::new(described),
             library: context.onnxruntime.map(Path::to_owned),
             options: self.run_options(context),
-            limit: context.call.timeout.mul_f64(CALL_SHARE),
+            limit: runs::limit(context.call.timeout),
             limits: self.image.into(),
         }))
     }
@@ -200,14 +170,14 @@ impl Step for Classify {
 impl Classify {
     /// The verdicts on records whose pictures go through the model in one run; an error is the stage's fault, not theirs.
     fn classify(&mut self, records: &[Record], deadline: Instant) -> Result<Vec<Verdict>, Fault> {
-        let mut timer = Timer(Instant::now());
+        let mut timer = Timer::start();
         let mut values = Vec::with_capacity(records.len() * self.loaded.values());
         let prepared: Vec<Result<(), Fault>> = records.iter().map(|record| self.prepare(record, &mut values)).collect();
         self.phases.preprocess += timer.lap();
         let outputs = if values.is_empty() {
             Vec::new()
         } else {
-            self.loaded.run(&values, deadline.saturating_duration_since(timer.0))?
+            self.loaded.run(&values, deadline.saturating_duration_since(timer.last()))?
         };
         self.phases.infer += timer.lap();
         let mut outputs = outputs.into_iter();
@@ -244,16 +214,6 @@ struct Stamped<'a> {
     #[serde(flatten)]
     answer: Answer<'a>,
     model: &'a Identity,
-}
-
-/// Tells the time since it was last asked.
-struct Timer(Instant);
-
-impl Timer {
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        now - std::mem::replace(&mut self.0, now)
-    }
 }
 
 /// A fault that is the record's own rejects it; another one is the stage's.

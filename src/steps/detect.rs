@@ -8,11 +8,12 @@
 
 use super::StepContext;
 use super::picture::{ImageLimits, JSON, replaced};
+use super::runs::{self, Timer};
 use crate::vision::boxes::Found;
 use crate::vision::decode::{Limits, decode};
-use crate::vision::describe::is_below;
-use crate::vision::detector::{Described, Detector, Identity};
-use crate::vision::onnx::SessionOptions;
+use crate::vision::detector::{Described, Detector};
+use crate::vision::model::Identity;
+use crate::vision::onnx::{GraphLevel, Provider, SessionOptions};
 use crate::vision::prepare::Preparation;
 use bulkhead_actors::step::{Step, StepFactory};
 use bulkhead_core::fault::{Fault, FaultClass};
@@ -27,9 +28,6 @@ use std::time::{Duration, Instant};
 
 /// The step's name in pipelines, metrics and dead letters.
 pub const NAME: &str = "detect";
-const THREADS_MAX: usize = 256;
-/// The share of a stage's timeout after which a model's run is ended: the worker answers for it before it counts as hung.
-const CALL_SHARE: f64 = 0.9;
 
 /// `{ detect = { model = "models/faces.toml", threshold = 0.6 } }`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -45,16 +43,23 @@ pub struct DetectConfig {
     #[schemars(range(min = 1, max = 10_000))]
     pub found_max: Option<usize>,
     /// Threads that work on one picture, in each worker.
-    #[serde(default = "one")]
+    #[serde(default = "runs::one")]
     #[schemars(range(min = 1, max = 256))]
     pub threads: usize,
+    /// Whether those threads burn time while they wait for one another: a little faster alone, slower beside others.
+    #[serde(default)]
+    pub spinning: bool,
+    /// How far the graph is optimised when it is loaded.
+    #[serde(default)]
+    pub graph: GraphLevel,
+    /// What runs the model: the first of these that can be had; a warning in the log tells of each that cannot. `cpu`
+    /// always can.
+    #[serde(default = "runs::cpu")]
+    #[schemars(length(min = 1, max = 2))]
+    pub providers: Vec<Provider>,
     /// What a picture may cost; a larger one is rejected before memory is taken.
     #[serde(default)]
     pub image: ImageLimits,
-}
-
-const fn one() -> usize {
-    1
 }
 
 impl DetectConfig {
@@ -77,29 +82,24 @@ impl DetectConfig {
             described: Arc::new(self.described(context.dir)?),
             library: context.onnxruntime.map(Path::to_owned),
             options: self.options(),
-            limit: context.call.timeout.mul_f64(CALL_SHARE),
+            limit: runs::limit(context.call.timeout),
             limits: self.image.into(),
         }))
     }
 
     fn options(&self) -> SessionOptions {
-        SessionOptions { threads: self.threads, ..SessionOptions::default() }
+        let Self { threads, spinning, graph, ref providers, .. } = *self;
+        SessionOptions { threads, spinning, graph, providers: providers.clone() }
     }
 
     fn described(&self, dir: &Path) -> Result<Described, Vec<String>> {
-        let mut problems = self.image.problems();
-        if !is_below(&self.model) {
-            let path = self.model.display();
-            problems.push(format!("model: `{path}` must be a path below the config directory, without `..`"));
-        }
+        let mut problems = runs::problems(&self.model, self.threads, &self.providers);
+        problems.extend(self.image.problems());
         if self.threshold.is_some_and(|threshold| !(0.0..=1.0).contains(&threshold)) {
             problems.push("threshold: must be 0 to 1".to_owned());
         }
         if self.found_max == Some(0) {
             problems.push("found_max: 0 would find nothing".to_owned());
-        }
-        if !(1..=THREADS_MAX).contains(&self.threads) {
-            problems.push(format!("threads: {}; 1 to {THREADS_MAX} are possible", self.threads));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -185,17 +185,15 @@ struct Object<'a> {
 
 impl Detect {
     fn detect(&mut self, record: &Record, deadline: Instant) -> Result<Vec<u8>, Fault> {
-        let begun = Instant::now();
+        let mut timer = Timer::start();
         let picture = decode(record.payload(), &self.limits)?;
         let mut values = Vec::new();
         self.preparation.append(&picture, &mut values)?;
         let placement = self.preparation.placement(&picture);
-        let prepared = Instant::now();
-        self.phases.preprocess += prepared - begun;
-        let left = deadline.saturating_duration_since(prepared);
+        self.phases.preprocess += timer.lap();
+        let left = deadline.saturating_duration_since(timer.last());
         let found = self.detector.find(&values, &placement, &picture, left);
-        let ran = Instant::now();
-        self.phases.infer += ran - prepared;
+        self.phases.infer += timer.lap();
         let labels = &self.described.labels;
         let tenth = |pixels: f32| (pixels * 10.0).round() / 10.0;
         let object = |Found { rect, score, class }| Object {
@@ -210,7 +208,7 @@ impl Detect {
             model: &self.described.identity,
         };
         let json = serde_json::to_vec(&answer).map_err(|why| Fault::fatal("answer_unprintable", why));
-        self.phases.postprocess += ran.elapsed();
+        self.phases.postprocess += timer.lap();
         json
     }
 }

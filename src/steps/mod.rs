@@ -22,6 +22,7 @@ mod redis_client;
 pub mod reject;
 pub mod retrieve;
 pub mod route;
+mod runs;
 pub mod session;
 mod session_store;
 mod stateless;

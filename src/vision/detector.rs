@@ -4,12 +4,12 @@
 use super::boxes::{Format, Found, Placement, Rect, suppress};
 use super::decode::Picture;
 use super::describe::{Fit, Input, Layout, is_below, is_word};
-use super::model::{beside, read_graph, read_text, sha256};
+use super::model::{Identity, beside, read_graph, read_text, sha256};
 use super::onnx::{Dimension, Halt, Library, Output, Session, SessionOptions, Signature};
 use crate::config::single::Single;
 use bulkhead_core::fault::Fault;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,15 +94,6 @@ pub enum Unit {
     Normalised,
 }
 
-/// Which model found something.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Identity {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its version.
-    pub version: Box<str>,
-}
-
 /// A description that is right, with its labels.
 #[derive(Clone, Debug)]
 pub struct Described {
@@ -179,12 +170,8 @@ impl Described {
         if !file.problems.is_empty() {
             return Err(told(file.into_problems()));
         }
-        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let digits = || description.sha256.chars().take(12).collect::<String>().to_ascii_lowercase();
-        let identity = Identity {
-            name: description.name.clone().unwrap_or_else(stem).into(),
-            version: description.version.clone().unwrap_or_else(digits).into(),
-        };
+        let Description { name, version, sha256, .. } = &description;
+        let identity = Identity::of(path, name.as_deref(), version.as_deref(), sha256);
         Ok(Self { path: path.to_owned(), description, labels: labels.into(), identity })
     }
 

@@ -41,12 +41,13 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn of(path: &Path, description: &Description) -> Self {
+    /// Of the description at `path`, which says this of its model.
+    pub(super) fn of(path: &Path, name: Option<&str>, version: Option<&str>, sha256: &str) -> Self {
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let digits = || description.sha256.chars().take(VERSION_DIGITS).collect::<String>().to_ascii_lowercase();
+        let digits = || sha256.chars().take(VERSION_DIGITS).collect::<String>().to_ascii_lowercase();
         Self {
-            name: description.name.clone().unwrap_or_else(stem).into(),
-            version: description.version.clone().unwrap_or_else(digits).into(),
+            name: name.map_or_else(stem, str::to_owned).into(),
+            version: version.map_or_else(digits, str::to_owned).into(),
         }
     }
 }
@@ -78,7 +79,8 @@ impl Described {
                 Err(why) => file.refuse("labels_file", why),
             }
         }
-        let identity = Identity::of(path, &description);
+        let Description { name, version, sha256, .. } = &description;
+        let identity = Identity::of(path, name.as_deref(), version.as_deref(), sha256);
         Ok((file, Self { path: path.to_owned(), description, labels: labels.into(), identity }))
     }
 

@@ -46,6 +46,8 @@ fn a_topic_with_another_number_of_partitions_stops_the_pipeline_alone() {
     let kafka = Kafka::shared();
     let flow = Flow::new(FlowSpec { name: "mismatch", ..FlowSpec::default() });
     kafka.create_topic(&flow.source(), 3);
+    // Results go to whichever partitions there are.
+    kafka.create_topic(&flow.output(), 2);
     let daemon = Daemon::start(&spec(&flow, "a"));
     wait_unready(&daemon, "topic mismatch.in has 3 partitions, the config says 4", PATIENCE);
     assert_eq!(daemon.get_json(&daemon.admin("/live")).0, 200);

@@ -1,13 +1,14 @@
 //! The outbox of a whole daemon while its real broker is away: nothing lost, nothing doubled, nothing out of order, through a
 //! SIGKILL; a full one; and the embedded log, where there is none.
 
-use crate::rig::{PATIENCE, Rig, client, header, json, metric, post, wait_metric};
+use crate::rig::{BINARY, PATIENCE, Rig, client, header, json, metric, post, wait_metric};
 use bulkhead_core::ledger::KeySource;
 use bulkhead_core::record::ID_HEADER;
 use bulkhead_testkit::audit::{Audited, id_header};
-use bulkhead_testkit::daemon::Daemon;
+use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
 use bulkhead_testkit::process::eventually;
+use bulkhead_testkit::small_disk::SmallDisk;
 use bulkhead_testkit::topics::Isolation;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -165,6 +166,51 @@ fn a_full_outbox_says_come_later_and_a_killed_deliverer_is_replaced() {
     wait_metric(&daemon, "bulkhead_records_out_total", |records| records == 24.0);
     daemon.sigterm();
     assert!(daemon.wait_exit(PATIENCE).success());
+}
+
+/// The disk is full before the outbox is: what was accepted is kept, what cannot be kept is refused, and it goes on.
+#[test]
+fn an_outbox_on_a_full_disk_refuses_and_loses_nothing() {
+    let kafka = Kafka::start(1);
+    let limits = "records_max = 100_000, bytes_max = \"1GiB\"";
+    let rig = Rig::new("", &PIPELINE.replace("records_max = 2_500", limits));
+    let disk = SmallDisk::new(&rig.data().join("outbox"), BINARY, rig.folder());
+    let spec = DaemonSpec { binary: disk.program.clone(), ..rig.spec() };
+    let daemon = Daemon::start(&spec.on(kafka.bootstrap()).named("a"));
+    daemon.wait_ready(PATIENCE);
+    kafka.kill();
+    send(&daemon, 0..1);
+    wait_away(&daemon);
+    let (client, body) = (client(), "x".repeat(256 << 10));
+    let large = || {
+        let request = client.post(daemon.url("/events")).header("x-request-id", "large").body(body.clone());
+        let answer = request.send().expect("answered");
+        (answer.status().as_u16(), answer.json::<Value>().expect("JSON"))
+    };
+    let mut accepted = 0;
+    let refused = loop {
+        match large() {
+            (202, _) => accepted += 1,
+            refused => break refused,
+        }
+        assert!(accepted < 2_000, "the disk is never full");
+    };
+    assert_eq!((refused.0, &refused.1["type"]), (503, &"urn:bulkhead:problem:log-unavailable".into()), "{refused:?}");
+    assert!(accepted > 0 && daemon.is_running(), "{}", daemon.output());
+
+    disk.make_room(daemon.pid());
+    eventually("there is room again", PATIENCE, || match large() {
+        (202, _) => Ok(()),
+        refused => Err(format!("{refused:?}")),
+    });
+    kafka.start_again();
+    wait_metric(&daemon, "bulkhead_outbox_records", |records| records == 0.0);
+    let audited = Audited::new("events", "events", "events.out", "events.dlq");
+    kafka.wait_done(&audited.with_ledger("events", KeySource::Header(ID_HEADER.into())), PATIENCE);
+    let outputs = kafka.read_topic("events.out", Isolation::Committed);
+    // One that was refused may be kept all the same, where the disk was full after it was written; none twice.
+    let ids: BTreeSet<_> = outputs.iter().filter_map(|stored| id_header(&stored.record)).collect();
+    assert!(ids.len() == outputs.len() && ids.len() > USERS + accepted, "{} of {}", ids.len(), outputs.len());
 }
 
 #[test]

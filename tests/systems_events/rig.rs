@@ -28,6 +28,10 @@ impl Rig {
         rig
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("config")
     }

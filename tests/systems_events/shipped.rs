@@ -4,14 +4,20 @@ use crate::rig::{BINARY, PATIENCE, Rig, client, header, lines, post, root, wait_
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
 use bulkhead_testkit::kafka::Kafka;
 use bulkhead_testkit::process::eventually;
+use bulkhead_testkit::topics::Isolation;
 use reqwest::blocking::Response;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn rig() -> Rig {
+    rig_with("")
+}
+
+fn rig_with(daemon: &str) -> Rig {
     let shipped = std::fs::read_to_string(root().join("config/pipelines/events.toml")).expect("it is shipped");
-    let rig = Rig::new("", &shipped);
+    let rig = Rig::new(daemon, &shipped);
     let schemas = rig.config().join("schemas");
     std::fs::create_dir_all(&schemas).expect("a folder");
     std::fs::copy(root().join("config/schemas/event.json"), schemas.join("event.json")).expect("it is shipped");
@@ -152,6 +158,16 @@ fn simulated_traffic_comes_out(daemon: &Daemon) {
     }
 }
 
+/// A rate is kept: requests are not sent earlier than it says.
+fn a_simulation_keeps_its_rate(daemon: &Daemon) {
+    let url = daemon.url("/register_event");
+    let began = Instant::now();
+    let run = Command::new(BINARY).args(["simulate", &url, "--requests", "60", "--rate", "30", "--seed", "3"]).output();
+    let told = String::from_utf8_lossy(&run.expect("it runs").stdout).into_owned();
+    assert!(told.ends_with("\nok\n"), "{told}");
+    assert!(began.elapsed() > Duration::from_secs(1), "60 requests at 30 a second, bursts among them: {told}");
+}
+
 #[test]
 fn on_the_embedded_log() {
     let rig = rig();
@@ -160,6 +176,7 @@ fn on_the_embedded_log() {
     a_key_is_one_request(&rig, &daemon);
     bad_bodies_are_told(&rig, &daemon);
     simulated_traffic_comes_out(&daemon);
+    a_simulation_keeps_its_rate(&daemon);
     let written = lines(&rig.read("consumer.log"));
     let ids: BTreeSet<_> = written.iter().map(|line| line["id"].to_string()).collect();
     assert_eq!(ids.len(), written.len(), "nothing was killed: each event has one line");
@@ -182,6 +199,40 @@ fn on_kafka() {
     a_key_is_one_request(&rig, &daemon);
     bad_bodies_are_told(&rig, &daemon);
     simulated_traffic_comes_out(&daemon);
+}
+
+/// A body with several events is known by its key on every gateway, once its first event has ended: replayed, or refused where it is
+/// another one.
+#[test]
+fn two_gateways_know_one_key_of_many_events() {
+    let kafka = Kafka::start(1);
+    let rig = rig_with("jobs = { secret = \"the secret of both gateways\" }");
+    let spec = |name: &str| {
+        let data = rig.folder().join(format!("data-{name}"));
+        DaemonSpec { data, ..rig.spec() }.on(kafka.bootstrap()).named(name)
+    };
+    let daemons = ["a", "b"].map(|name| start(&spec(name)));
+    let send = |daemon: &Daemon, users: [&str; 3]| {
+        let events = users.map(|user| json!({ "event_type": "click", "user_id": user }));
+        let request = client().post(daemon.url("/register_event")).header("Idempotency-Key", "many-1");
+        request.header("Content-Type", "application/json").body(json!(events).to_string()).send().expect("answered")
+    };
+    let first = send(&daemons[0], ["u-1", "u-2", "u-3"]);
+    assert_eq!(first.status(), 202);
+    let first = ids(&first.json().expect("JSON"));
+    for daemon in &daemons {
+        for id in &first {
+            let asked = client().get(daemon.url(&format!("/events/{id}"))).header("Prefer", "wait=60").send();
+            let job: Value = asked.expect("answered").json().expect("JSON");
+            assert_eq!(job["status"], "completed", "{job}");
+        }
+        let again = send(daemon, ["u-1", "u-2", "u-3"]);
+        assert_eq!((again.status().as_u16(), header(&again, "idempotency-replayed")), (202, Some("true")));
+        assert_eq!(ids(&again.json().expect("JSON")), first);
+        assert_eq!(send(daemon, ["u-1", "u-2", "u-4"]).status(), 422);
+    }
+    let outputs = kafka.read_topic("events.stored", Isolation::Committed);
+    assert_eq!(outputs.len(), 3, "each event once");
 }
 
 /// A simulator that is sent to a route that loses, or to none, says so and fails.

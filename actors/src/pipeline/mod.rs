@@ -24,4 +24,6 @@ mod wake;
 
 pub use handle::{PartitionHealth, Pipeline};
 pub use rehearsal::{Ending, Injected, Injection, Rehearsal, Unended};
-pub use spec::{DlqSpec, LedgerSpec, OnGap, OutputSpec, PipelineSpec, RestartSpec, SourceSpec, StageSpec};
+pub use spec::{
+    DlqSpec, LedgerSpec, Needs, OnGap, OutputSpec, PipelineSpec, PipelineTopic, RestartSpec, SourceSpec, StageSpec,
+};

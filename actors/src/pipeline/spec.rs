@@ -51,8 +51,41 @@ pub struct PipelineSpec {
     pub failed_retry: Duration,
     /// Whether each record's way is logged, and not only what was rejected.
     pub log_records: bool,
-    /// Its topics: created where they do not exist, else they must have as many partitions.
-    pub topics: Vec<TopicSpec>,
+    /// Its topics, created where they do not exist.
+    pub topics: Vec<PipelineTopic>,
+}
+
+/// A topic of a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineTopic {
+    /// What it is created as.
+    pub spec: TopicSpec,
+    /// What one must be like that is there already.
+    pub needs: Needs,
+}
+
+/// How many partitions a topic must have that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// As many as it would be created with: order or dedupe rests on them, or somebody reads its one partition.
+    Exactly,
+    /// That many or more: what is written to it goes to a partition by its number.
+    AtLeast,
+    /// Any number: partitions are chosen by key among those that are there.
+    Any,
+}
+
+impl PipelineTopic {
+    /// Why so many partitions are not enough, or too many; `None` where they will do.
+    #[must_use]
+    pub fn mismatch(&self, found: i32) -> Option<String> {
+        let wanted = self.spec.partitions;
+        match self.needs {
+            Needs::Exactly if found != wanted => Some(format!("has {found} partitions, the config says {wanted}")),
+            Needs::AtLeast if found < wanted => Some(format!("has {found} partitions, {wanted} or more are needed")),
+            Needs::Exactly | Needs::AtLeast | Needs::Any => None,
+        }
+    }
 }
 
 impl PipelineSpec {

@@ -6,7 +6,8 @@ use crate::log::LogError;
 impl Slots {
     /// Creates the topics that do not exist; blocks.
     pub(crate) fn create_topics(&self) -> Result<(), LogError> {
-        self.log.create_topics(&self.spec.topics)?;
+        let topics: Vec<_> = self.spec.topics.iter().map(|topic| topic.spec.clone()).collect();
+        self.log.create_topics(&topics)?;
         self.report_retentions()?;
         self.check_topics()
     }
@@ -14,7 +15,7 @@ impl Slots {
     /// Says which topics keep their records longer or shorter than the pipeline was built for: nothing rests on that, and
     /// somebody may have meant it.
     fn report_retentions(&self) -> Result<(), LogError> {
-        for topic in &self.spec.topics {
+        for topic in self.spec.topics.iter().map(|topic| &topic.spec) {
             let Some(wanted) = topic.retention else { continue };
             let found = self.log.retention(&topic.name)?;
             if found != Some(wanted) {
@@ -28,21 +29,19 @@ impl Slots {
         Ok(())
     }
 
-    /// Stops the pipeline where a topic has another number of partitions than it was built for, and lets it go on once
-    /// that is mended: order and dedupe rest on that number. Blocks.
+    /// Stops the pipeline where a topic has not the partitions that it needs, and lets it go on once that is mended. Blocks.
     pub(crate) fn check_topics(&self) -> Result<(), LogError> {
         let mut wrong = None;
         for topic in &self.spec.topics {
-            let found = self.log.topic(&topic.name)?.map(|info| info.partitions);
-            if found != Some(topic.partitions) {
-                let found =
-                    found.map_or_else(|| "does not exist".to_owned(), |found| format!("has {found} partitions"));
-                let output = self.spec.outputs.iter().find(|(_, output)| *output.topic == *topic.name);
+            let name = &topic.spec.name;
+            let why = match self.log.topic(name)? {
+                Some(info) => topic.mismatch(info.partitions),
+                None => Some("does not exist".to_owned()),
+            };
+            if let Some(why) = why {
+                let output = self.spec.outputs.iter().find(|(_, output)| *output.topic == **name);
                 let key = output.map_or("source".to_owned(), |(name, _)| format!("outputs.{name}"));
-                wrong = Some(format!(
-                    "topic {} {found}, the config says {} ({key}.partitions)",
-                    topic.name, topic.partitions
-                ));
+                wrong = Some(format!("topic {name} {why} ({key}.partitions)"));
             }
         }
         let mut mismatch = self.mismatch.lock();

@@ -8,7 +8,8 @@ use bulkhead_actors::io::memory::{Faults, MemoryLog, MemoryOptions};
 use bulkhead_actors::log::{Delivery, Log, Outgoing, Read, Tail, TopicSpec};
 use bulkhead_actors::metrics::Metrics;
 use bulkhead_actors::pipeline::{
-    DlqSpec, LedgerSpec, OnGap, OutputSpec, Pipeline, PipelineSpec, RestartSpec, SourceSpec, StageSpec,
+    DlqSpec, LedgerSpec, Needs, OnGap, OutputSpec, Pipeline, PipelineSpec, PipelineTopic, RestartSpec, SourceSpec,
+    StageSpec,
 };
 use bulkhead_actors::results::{JobStore, Source, run};
 use bulkhead_actors::shell::Body;
@@ -209,10 +210,15 @@ fn spec(plan: &Plan, probe: Probe, cache: &std::path::Path) -> PipelineSpec {
         drain: Duration::from_secs(4),
         restart,
         failed_retry: Duration::from_secs(30),
-        topics: topics(plan.partitions),
+        topics: topics(plan.partitions).into_iter().map(exactly).collect(),
     };
     (plan.tune)(&mut spec);
     spec
+}
+
+/// A topic that must be as it would be made.
+pub(crate) fn exactly(spec: TopicSpec) -> PipelineTopic {
+    PipelineTopic { spec, needs: Needs::Exactly }
 }
 
 fn topics(partitions: i32) -> Vec<TopicSpec> {

@@ -46,6 +46,13 @@ impl KafkaSpec {
         Self { nodes: 1, heap_mib: 1024, fast: true, settings: Vec::new(), known: None }
     }
 
+    /// The same for workloads of a hundred records a second: its JVM is done with compiling after seconds. The whole compiler goes
+    /// on for minutes at such a rate, in bursts of half a core.
+    #[must_use]
+    pub fn bench_slow() -> Self {
+        Self { fast: false, ..Self::bench() }
+    }
+
     /// With one broker setting more.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {

@@ -19,5 +19,6 @@ pub mod process;
 pub mod redis;
 pub mod relay;
 mod scratch;
+pub mod small_disk;
 pub mod topics;
 pub mod web;
