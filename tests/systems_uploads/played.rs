@@ -64,7 +64,7 @@ fn airflow_that_is_down_is_told_on_kafka_and_the_picture_is_a_dead_letter() {
 #[test]
 fn airflow_that_hangs_is_told_as_a_bad_gateway() {
     let airflow = Played::start(|_| Reply::Hang);
-    let quicker = [("timeout = \"2s\"", "timeout = \"300ms\"")];
+    let quicker = [("timeout = \"5s\"", "timeout = \"300ms\"")];
     let uploads = Uploads::start(On::Embedded, &airflow.server.url(), &quicker);
     let answer = uploads.upload(PICTURE, &[]);
     assert!([502, 503].contains(&answer.status), "{answer:?}");
@@ -202,7 +202,7 @@ fn what_is_reported_on_the_topic_of_results_is_the_answer() {
         Kafka::shared().produce("told.results", [(Some(0), report(&id, errors, &value)), (Some(0), second)]);
         queued(asked)
     });
-    let longer = [("wait_max = \"30s\"", "wait_max = \"90s\""), ("timeout = \"2s\"", "timeout = \"25s\"")];
+    let longer = [("wait_max = \"30s\"", "wait_max = \"90s\""), ("timeout = \"5s\"", "timeout = \"25s\"")];
     let uploads = Uploads::start(On::Kafka("told"), &airflow.server.url(), &longer);
     let done = uploads.upload(PICTURE, &[("dag_id", "fine")]);
     assert_eq!(done.status, 200, "{done:?}");

@@ -14,7 +14,7 @@ const VIRTUALENV: &str = "test_kafka_in_virtualenv_dag";
 const LONG: &[(&str, &str)] = &[
     ("wait_max = \"30s\"", "wait_max = \"170s\""),
     ("wait_max = \"60s\"", "wait_max = \"170s\""),
-    ("timeout = \"2s\"", "timeout = \"20s\""),
+    ("timeout = \"5s\"", "timeout = \"20s\""),
 ];
 
 /// A task that cannot reach Airflow's own API in time fails; on a busy machine the 5 s that it has are too few.

@@ -240,6 +240,7 @@ impl Lane<'_> {
     }
 
     fn publish(&mut self, batches: &[Arc<Batch>]) -> Result<(), LaneFault> {
+        let wall = self.lifeline.clock().wall();
         for batch in batches {
             let mut letters = batch.letters.iter().peekable();
             for (index, outcome) in (0u32..).zip(&batch.outcomes) {
@@ -254,15 +255,15 @@ impl Lane<'_> {
                     _ => continue,
                 };
                 for record in records {
-                    self.emit(batch.ticket, index, record)?;
+                    self.emit(batch.ticket, index, record, wall)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn emit(&mut self, ticket: Ticket, index: u32, record: &Record) -> Result<(), LaneFault> {
-        match self.slots().spec.outgoing(record, self.lifeline.clock().wall()) {
+    fn emit(&mut self, ticket: Ticket, index: u32, record: &Record, wall: WallMs) -> Result<(), LaneFault> {
+        match self.slots().spec.outgoing(record, wall) {
             Some(outgoing) => self.produce(ticket, index, outgoing),
             None => Ok(()),
         }
