@@ -3,7 +3,6 @@
 //! the same classes.
 
 use crate::report::{Figure, Report, median};
-use crate::warm_up;
 use crate::watch::{Progress, Run, Speed};
 use bulkhead_core::record::Record;
 use bulkhead_testkit::daemon::{Daemon, DaemonSpec};
@@ -38,7 +37,6 @@ pub(crate) struct Size {
 
 /// Measures pairs and adds the figures.
 pub(crate) fn measure(kafka: &Kafka, size: Size, report: &mut Report) {
-    warm_up::run(kafka);
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let bench = Bench::new(kafka, folder.path(), size.images);
     let (mut limits, mut values, mut memory) = (Vec::<Limit>::new(), Vec::<Speed>::new(), Vec::new());

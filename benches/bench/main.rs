@@ -31,7 +31,9 @@ fn main() {
     }
     if wanted(images::NAME) {
         let size = images::Size { images: setting("BENCH_IMAGES", 2_000), pairs };
-        images::measure(&Kafka::start_with(KafkaSpec::bench_slow()), size, &mut report);
+        let kafka = Kafka::start_with(KafkaSpec::bench_slow());
+        warm_up::run(&kafka);
+        images::measure(&kafka, size, &mut report);
     }
     if wanted(isolation::NAME) {
         let size = isolation::Size {
@@ -42,7 +44,8 @@ fn main() {
         isolation::measure(&Kafka::start_with(KafkaSpec::bench()), size, &mut report);
     }
     if restarts.iter().any(|case| wanted(case.name())) {
-        let kafka = Kafka::start_with(KafkaSpec::bench());
+        let kafka = Kafka::start_with(KafkaSpec::bench_slow());
+        warm_up::run(&kafka);
         for case in restarts.into_iter().filter(|case| wanted(case.name())) {
             restart::measure(&kafka, case, setting("BENCH_KILLS", 9), &mut report);
         }

@@ -180,8 +180,8 @@ fn each_mistake_in_the_step_is_named() {
         wrong.problems(),
         [
             "model: `../m.toml` must be a path below the config directory, without `..`",
-            "top: 0 classes would be named; at least 1 is needed",
             "threads: 0; 1 to 256 are possible",
+            "top: 0 classes would be named; at least 1 is needed",
             "image.bytes_max: 0 would reject every picture; at least 1 is needed",
             "image.pixels_max: 18446744073709551615 is no limit that memory could hold; at most 1000000000 is possible",
         ]
