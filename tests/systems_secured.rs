@@ -126,7 +126,7 @@ impl World {
 
 fn post(daemon: &Daemon, name: &str) -> Value {
     let client = Client::builder().timeout(PATIENCE).build().expect("a client");
-    let sent = client.post(daemon.url("/things")).body(format!("{{\"name\": \"{name}\"}}")).send().expect("answered");
+    let sent = client.post(daemon.url("/things")).json(&serde_json::json!({ "name": name })).send().expect("answered");
     assert_eq!(sent.status(), 202);
     sent.json().expect("JSON")
 }

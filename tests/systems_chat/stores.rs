@@ -5,12 +5,14 @@ use crate::rig::{On, PATIENCE, Rig, ask, ended};
 use bulkhead_testkit::process::eventually;
 use bulkhead_testkit::redis::Redis;
 
+/// The step as it is shipped.
+fn shipped(action: &str) -> String {
+    format!("session = {{ action = \"{action}\", redis = {{ address = \"${{BULKHEAD_CHAT_REDIS:-}}\" }} }}")
+}
+
 /// The shipped pipeline with its conversations in Redis, and each answer, too.
 fn rig(redis: &Redis, on: On) -> Rig {
     let server = format!("{{ address = \"{}\", timeout = \"1s\" }}", redis.address());
-    let shipped = |action: &str| {
-        format!("session = {{ action = \"{action}\", redis = {{ address = \"${{BULKHEAD_CHAT_REDIS:-}}\" }} }}")
-    };
     let read = format!("session = {{ action = \"read\", redis = {server} }}");
     let append = format!("session = {{ action = \"append\", redis = {server}, turns_max = 2 }}");
     let results = format!("{{ {append} }},\n  {{ redis = {{ server = {server}, key = \"answer:\", ttl = \"1h\" }} }}");
@@ -71,11 +73,12 @@ fn redis_behind_kafka() {
 #[test]
 fn what_redis_refuses_is_rejected_alone() {
     let redis = Redis::start();
+    let append = shipped("append");
     let results = format!(
-        "{{ session = {{ action = \"append\" }} }},\n  {{ redis = {{ server = {{ address = \"{}\" }}, key = \"answers\", kind = \"hash\" }} }}",
+        "{{ {append} }},\n  {{ redis = {{ server = {{ address = \"{}\" }}, key = \"answers\", kind = \"hash\" }} }}",
         redis.address()
     );
-    let rig = Rig::new(On::Embedded, &[("{ session = { action = \"append\" } }", &results)]);
+    let rig = Rig::new(On::Embedded, &[(&format!("{{ {append} }}"), &results)]);
     let daemon = rig.start();
     assert_eq!(redis.ask(&["SET", "answers", "no hash"]), "+OK\r\n");
     let job = ended(&daemon, &ask(&daemon, None, "What is a lane?"));

@@ -206,10 +206,11 @@ fn on_kafka() {
 #[test]
 fn two_gateways_know_one_key_of_many_events() {
     let kafka = Kafka::start(1);
-    let rig = rig_with("jobs = { secret = \"the secret of both gateways\" }");
+    let rig = rig_with("jobs = { secret = \"${GATEWAYS_SECRET}\" }");
     let spec = |name: &str| {
         let data = rig.folder().join(format!("data-{name}"));
-        DaemonSpec { data, ..rig.spec() }.on(kafka.bootstrap()).named(name)
+        let spec = DaemonSpec { data, ..rig.spec() }.env("GATEWAYS_SECRET", "the secret of both gateways");
+        spec.on(kafka.bootstrap()).named(name)
     };
     let daemons = ["a", "b"].map(|name| start(&spec(name)));
     let send = |daemon: &Daemon, users: [&str; 3]| {

@@ -74,7 +74,9 @@ pub(super) fn asks(ask: &Ask, routes: &[Route]) -> Operation {
             _ => {}
         }
     }
-    let text = json!({ "type": "string", "minLength": 1, "maxLength": ask.text_bytes_max });
+    // A schema counts characters, the route bytes.
+    let most = format!("At most {} bytes.", ask.text_bytes_max);
+    let text = json!({ "type": "string", "minLength": 1, "description": most });
     let schema = json!({
         "type": "object",
         "properties": { "text": text },

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Connectivity {
     down_since: Mutex<Option<Instant>>,
     downs: AtomicU64,
+    /// Why a broker that was reached did not talk to us.
+    refused: Mutex<Option<String>>,
 }
 
 impl Connectivity {
@@ -28,10 +30,21 @@ impl Connectivity {
         }
     }
 
+    /// A broker was reached and will not talk to us: it does not know us, or we do not believe that it is it.
+    fn refuse(&self, reason: &str) {
+        *self.refused.lock() = Some(reason.to_owned());
+    }
+
+    /// Why that was, until one answers.
+    pub(super) fn refused(&self) -> Option<String> {
+        self.refused.lock().clone()
+    }
+
     /// A broker answered.
     pub(super) fn up(&self) {
         let mut since = self.down_since.lock();
         if let Some(at) = since.take() {
+            *self.refused.lock() = None;
             tracing::info!(down_ms = at.elapsed().as_millis() as u64, "kafka answers again");
         }
     }
@@ -95,6 +108,12 @@ impl ClientContext for Events {
             // Every reader comes to the end of its partition: that is how it knows that it caught up.
             Some(RDKafkaErrorCode::PartitionEOF) => {}
             Some(RDKafkaErrorCode::AllBrokersDown) => self.connectivity.down(client),
+            Some(
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::SaslAuthenticationFailed,
+            ) => {
+                tracing::warn!(target: "librdkafka", client, %error, reason);
+                self.connectivity.refuse(reason);
+            }
             // Its log line says the same.
             Some(RDKafkaErrorCode::BrokerTransportFailure) => {
                 tracing::debug!(target: "librdkafka", client, %error, reason);

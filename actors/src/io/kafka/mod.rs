@@ -208,7 +208,14 @@ impl Log for KafkaLog {
     }
 
     fn ping(&self, wait: Duration) -> Result<(), LogError> {
-        let probe = self.shared.probe()?;
-        self.shared.asked("ping", probe.fetch_metadata(None, wait)).map(|_| ())
+        let answer = self.shared.probe()?.fetch_metadata(None, wait);
+        let why = match self.shared.asked("ping", answer) {
+            Err(LogError::Unavailable(why)) => why,
+            other => return other.map(|_| ()),
+        };
+        // What the client was told meanwhile is heard when it is looked at again.
+        drop(self.shared.probe()?);
+        let refused = self.shared.connectivity.refused();
+        Err(LogError::Unavailable(refused.map_or_else(|| why.clone(), |reason| format!("{why}; {reason}"))))
     }
 }
