@@ -176,7 +176,8 @@ fn a_record_of_an_output_with_results_ends_its_job() {
     let told = "outputs = { told = { topic = \"orders.told\", result = true } }";
     let setup = Setup::with(&pipeline.replace(output, &format!("{output}\n{told}")));
     let daemon = setup.start();
-    let answer = order(&daemon, "one", "{\"n\":1}", None);
+    let request = Client::new().post(daemon.url("/orders/")).header("Idempotency-Key", "one");
+    let answer = request.json(&serde_json::json!({ "n": 1 })).send().expect("answered");
     assert_eq!(answer.status(), 202);
     let id = job(&answer.text().expect("a body"));
     let done = ended(&daemon, &id);

@@ -99,9 +99,10 @@ pub(super) fn asks(ask: &Ask, routes: &[Route]) -> Operation {
 pub(super) fn sockets(socket: &Socket) -> Operation {
     let text = |what: &str| json!({ "type": "string", "description": what });
     let variable = |name: &str, what: &str| json!({ "in": "query", "name": name, "schema": text(what) });
-    let description = "The socket is open (RFC 6455). Its messages are JSON, told apart by `type`. In: `query` (`text`, and an `id` of \
-                       the client's own). Out: `session` first; then `accepted`, `token`, `completed`, `failed`, `error`. `session`, \
-                       `completed` and `failed` carry the position (`epoch`, `offset`) to come again with.";
+    let description = "The socket is open (RFC 6455). Its messages are JSON, told apart by `type`. \
+                       In: `query` (`text`, and an `id` of the client's own). \
+                       Out: `session` first; then `accepted`, `token`, `completed`, `failed`, `error`. \
+                       `session`, `completed` and `failed` carry the position (`epoch`, `offset`) to come again with.";
     Operation {
         tag: socket.ask.jobs.pipeline.to_string(),
         summary: "Opens a session's WebSocket: queries in, answers out".to_owned(),
@@ -119,7 +120,11 @@ pub(super) fn sockets(socket: &Socket) -> Operation {
 
 /// Gives messages.
 pub(super) fn gives(messages: &Messages) -> Operation {
-    let variable = |name: &str, required: bool, what: &str, schema: Value| json!({ "in": "query", "name": name, "required": required, "description": what, "schema": schema });
+    let variable = |name: &str, required: bool, what: &str, schema: Value| {
+        let mut variable = json!({ "in": "query", "name": name, "required": required, "description": what });
+        variable["schema"] = schema;
+        variable
+    };
     let group = json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$", "default": "default" });
     let lease = json!({ "type": "integer", "minimum": 1, "maximum": messages.lease_max.as_secs(),
                         "default": messages.lease.as_secs() });
