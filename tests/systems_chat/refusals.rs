@@ -86,6 +86,10 @@ fn messages_are_for_those_who_know_the_token() {
         request.send().expect("answered").status().as_u16()
     };
     assert_eq!((with("another token of it"), with("a token of this test")), (403, 204));
+    let (_, api) = daemon.get_json(&daemon.url("/openapi.json"));
+    assert_eq!(api["components"]["securitySchemes"]["token"]["scheme"], json!("bearer"));
+    assert!(api["paths"]["/messages"]["get"]["security"][0].get("token").is_some(), "{api}");
+    assert!(api["paths"]["/messages"]["post"].get("security").is_none(), "queries are for everybody");
 }
 
 fn topics(rig: &Rig, apply: bool) -> Output {

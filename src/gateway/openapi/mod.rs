@@ -31,6 +31,9 @@ pub fn document(routes: &[Route], about: &About) -> Value {
         if let Action::Accept(Accept { schema: Some(schema), .. }) = &route.action {
             components["schemas"][id(route)] = schemas::moved(schema, &format!("#/components/schemas/{}", id(route)));
         }
+        if operation.is_guarded {
+            components["securitySchemes"] = json!({ "token": { "type": "http", "scheme": "bearer" } });
+        }
         let path = paths.entry(route.path.clone()).or_insert_with(|| json!({}));
         path[method] = operation.document(route);
     }

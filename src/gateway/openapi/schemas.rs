@@ -30,7 +30,6 @@ pub(super) fn components() -> Value {
             "x-lease": header("What to acknowledge it by, where that was asked for.", &json!({ "type": "string" })),
             "Idempotency-Replayed": header("`true` where this is an earlier answer again.", &json!({ "const": "true" })),
         },
-        "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
     })
 }
 
