@@ -22,6 +22,7 @@ setup: ## Installs and fetches what building and testing needs
 
 build: ## Builds the daemon for use
 	@scripts/setup.sh run
+	@scripts/claim-target.sh
 	cargo build --locked --release --bin bulkhead
 
 run: build ## Runs the daemon on the embedded log; LISTEN, CONFIG, DATA and ARGS can be set
@@ -36,5 +37,6 @@ check: ## Runs format, lint, unit and actor tests alone: no broker
 
 bench: ## Measures against the bare limits; writes target/bench.jsonl
 	@scripts/setup.sh
+	@scripts/claim-target.sh
 	cargo build --locked --release -p bulkhead-limits
 	cargo bench --locked --bench bench

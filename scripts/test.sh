@@ -33,6 +33,8 @@ part_black_box() { run $(targets . plain); }
 part_kafka() { run $(targets tests/support plain) $(targets actors kafka) $(targets . kafka); }
 part_systems() { run $(targets . systems); }
 
+scripts/claim-target.sh
+
 parts=("$@")
 [ ${#parts[@]} -gt 0 ] || parts=(setup format lint build unit actors black_box kafka systems)
 table="" failed=0 began=$SECONDS
