@@ -35,16 +35,20 @@ impl Connectivity {
         *self.refused.lock() = Some(reason.to_owned());
     }
 
-    /// Why that was, until one answers.
+    /// Why that was, until one is heard to talk to us.
     pub(super) fn refused(&self) -> Option<String> {
         self.refused.lock().clone()
+    }
+
+    /// A broker that was asked for nothing else talks to us.
+    pub(super) fn welcomed(&self) {
+        *self.refused.lock() = None;
     }
 
     /// A broker answered.
     pub(super) fn up(&self) {
         let mut since = self.down_since.lock();
         if let Some(at) = since.take() {
-            *self.refused.lock() = None;
             tracing::info!(down_ms = at.elapsed().as_millis() as u64, "kafka answers again");
         }
     }

@@ -211,11 +211,16 @@ impl Log for KafkaLog {
         let answer = self.shared.probe()?.fetch_metadata(None, wait);
         let why = match self.shared.asked("ping", answer) {
             Err(LogError::Unavailable(why)) => why,
-            other => return other.map(|_| ()),
+            other => {
+                self.shared.connectivity.welcomed();
+                return other.map(|_| ());
+            }
         };
         // What the client was told meanwhile is heard when it is looked at again.
         drop(self.shared.probe()?);
-        let refused = self.shared.connectivity.refused();
-        Err(LogError::Unavailable(refused.map_or_else(|| why.clone(), |reason| format!("{why}; {reason}"))))
+        Err(LogError::Unavailable(match self.shared.connectivity.refused() {
+            Some(reason) => format!("{why}; {reason}"),
+            None => why,
+        }))
     }
 }
